@@ -1,0 +1,266 @@
+"""Attachment bodies of one database, addressed by the SHA-256 of the bytes stored.
+
+    keyspace ATTACHMENTS   key -> b"\\0" + the bytes        up to INLINE_LIMIT_BYTES
+                           key -> b"\\1" + length as u64    the bytes are the file blobs/<aa>/<rest of the key in hex>
+    blobs/tmp/<random>     uploads on their way in
+
+A row says nothing of encoding or type: those belong to the document's attachment, and two documents may hold the
+same bytes under different ones. MD5 is CouchDB's digest but never the address, since it can be made to collide.
+
+What must stay true here:
+- A file reaches its final name, synced, before the transaction that refers to it commits; it is removed only after
+  the commit that dropped its row, and under the write lock, so that no other process can be adopting it.
+- Reading gives the right bytes or an error: the length is checked on opening.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Container, Iterable, Iterator
+from io import FileIO
+from pathlib import Path
+from types import TracebackType
+
+from .engine import Batch, Reader, Space
+from .errors import InternalError
+from .upload import Encoding, GzipPolicy, StagedBlob, Upload, storage_failure
+
+CHUNK_BYTES = 256 * 1024
+"""What a reader is given at a time: long enough for few system calls, short enough for many slow readers."""
+STALE_UPLOAD_SECONDS = 24 * 3600
+"""An upload that has not grown for a day has lost its process; a living one is only waited for for minutes."""
+
+_INLINE = b"\0"
+_FILE = b"\1"
+
+
+class BlobStore:
+    """The attachment bodies of the database at `directory`. Holds no open files; any number of processes may use it.
+
+    `policy` says what is gzip-encoded, and may be replaced when the configuration changes.
+    """
+
+    def __init__(self, directory: Path, policy: GzipPolicy | None = None) -> None:
+        self.directory = directory
+        self.policy = policy or GzipPolicy()
+        self._temporary = directory / "tmp"
+
+    def stage(self, content_type: str, encoding: Encoding | None = None) -> Upload:
+        """Begin to receive a body; with an `encoding` it already has that one and is kept as it is."""
+        compress = encoding is None and self.policy.covers(content_type)
+        return Upload(
+            self._temporary, encoding=encoding, gzip_level=self.policy.level if compress else None
+        )
+
+    def stage_bytes(
+        self, data: bytes, content_type: str, encoding: Encoding | None = None
+    ) -> StagedBlob:
+        """Stage a body that is in memory already."""
+        with self.stage(content_type, encoding) as upload:
+            upload.write(data)
+            return upload.finish()
+
+    def adopt(self, batch: Batch, staged: StagedBlob) -> None:
+        """Make a staged body part of the database, in the transaction that refers to it.
+
+        Call it before the edit's other writes: it may fail. It may be called again when the transaction is run again.
+        A body that is there already costs nothing, and one whose file was damaged is healed.
+        """
+        row = batch.get(Space.ATTACHMENTS, staged.key)
+        if row is not None and not self._is_damaged(staged.key, row):
+            return
+        if staged.data is not None:
+            batch.put(Space.ATTACHMENTS, staged.key, _INLINE + staged.data)
+            return
+        self._place(staged)
+        batch.put(Space.ATTACHMENTS, staged.key, _FILE + staged.length.to_bytes(8, "big"))
+
+    def open(self, reader: Reader, key: bytes) -> BlobSource:
+        """A body to read; it stays readable after `reader` is closed, and even if the attachment is then deleted.
+
+        :raises InternalError: it is missing, or its file does not have its length.
+        """
+        row = reader.get(Space.ATTACHMENTS, key)
+        if row is None:
+            raise InternalError(f"attachment body {key.hex()} is missing")
+        if row[:1] == _INLINE:
+            return BlobSource(key, len(row) - 1, data=row[1:])
+        return self._open_file(key, int.from_bytes(row[1:], "big"))
+
+    def sweep(self, batch: Batch, live_keys: Container[bytes]) -> int:
+        """Drop the rows that are not live; how many. Their files stay until `remove_orphans` after the commit."""
+        dead = [key for key, _ in batch.scan(Space.ATTACHMENTS) if key not in live_keys]
+        for key in dead:
+            batch.delete(Space.ATTACHMENTS, key)
+        return len(dead)
+
+    def orphans(self, reader: Reader) -> Iterator[bytes]:
+        """Keys of the files that no row of this snapshot refers to: of dropped rows, or of a crash before a commit."""
+        for folder in _entries(self.directory):
+            if len(folder.name) == 2 and folder.is_dir():
+                for file in _entries(folder):
+                    key = bytes.fromhex(folder.name + file.name)
+                    if reader.get(Space.ATTACHMENTS, key) is None:
+                        yield key
+
+    def remove_orphans(self, batch: Batch, keys: Iterable[bytes]) -> None:
+        """Remove files that `orphans` found, unless they were adopted since. Being in a batch holds the write lock."""
+        for key in keys:
+            if batch.get(Space.ATTACHMENTS, key) is None:
+                self._path(key).unlink(missing_ok=True)
+
+    def remove_stale_uploads(self, older_than_s: float = STALE_UPLOAD_SECONDS) -> None:
+        """Remove what crashed processes left half uploaded."""
+        limit = time.time() - older_than_s
+        for path in _entries(self._temporary):
+            try:
+                if path.stat().st_mtime < limit:
+                    path.unlink()
+            except FileNotFoundError:
+                continue  # finished or removed by its own process in between
+
+    def _path(self, key: bytes) -> Path:
+        name = key.hex()
+        return self.directory / name[:2] / name[2:]
+
+    def _is_damaged(self, key: bytes, row: bytes) -> bool:
+        if row[:1] == _INLINE:
+            return False
+        try:
+            return self._path(key).stat().st_size != int.from_bytes(row[1:], "big")
+        except FileNotFoundError:
+            return True
+
+    def _place(self, staged: StagedBlob) -> None:
+        assert staged.path is not None
+        target = self._path(staged.key)
+        try:
+            _make_directory(target.parent)
+            if staged.path.exists():
+                os.replace(staged.path, target)
+            elif not target.exists():
+                # Discarded, or swept away between two runs of the transaction: the client has to send it again.
+                raise InternalError("the uploaded attachment is gone")
+            _sync_directory(target.parent)
+        except OSError as error:
+            raise storage_failure(error) from error
+
+    def _open_file(self, key: bytes, length: int) -> BlobSource:
+        try:
+            file = FileIO(self._path(key), "rb")
+        except OSError as error:
+            raise InternalError(f"attachment body {key.hex()} can't be read: {error.strerror}") from error
+        found = os.fstat(file.fileno()).st_size
+        if found != length:
+            file.close()
+            raise InternalError(f"attachment body {key.hex()} is damaged: {found} of {length} bytes")
+        return BlobSource(key, length, file=file)
+
+
+class BlobSource:
+    """One stored body, open for reading: `data` in memory, or a file at `fileno()`. A context manager."""
+
+    def __init__(
+        self, key: bytes, length: int, *, data: bytes | None = None, file: FileIO | None = None
+    ) -> None:
+        self.key = key
+        self.length = length
+        self.data = data
+        self._file = file
+
+    def __enter__(self) -> BlobSource:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def file(self) -> FileIO | None:
+        """The open file, for sendfile; None when the body is in memory."""
+        return self._file
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def read(self, start: int = 0, length: int | None = None) -> bytes:
+        """The bytes from `start`, to the end or `length` of them, which must exist."""
+        return b"".join(self.chunks(start, length))
+
+    def chunks(
+        self, start: int = 0, length: int | None = None, chunk_bytes: int = CHUNK_BYTES
+    ) -> Iterator[bytes]:
+        """The same, piece by piece.
+
+        :raises InternalError: the file became shorter, or the disk can't be read.
+        """
+        stop = self.length if length is None else start + length
+        while start < stop:
+            chunk = self._read_at(start, min(chunk_bytes, stop - start))
+            yield chunk
+            start += len(chunk)
+
+    def gunzipped(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """The decoded bytes of a gzip-encoded body, in pieces of at most `chunk_bytes` however well it was compressed.
+
+        :raises InternalError: it is no gzip stream, or one that ends too early.
+        """
+        inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            for chunk in self.chunks():
+                pending = chunk
+                while pending and not inflate.eof:
+                    decoded = inflate.decompress(pending, chunk_bytes)
+                    pending = inflate.unconsumed_tail
+                    if decoded:
+                        yield decoded
+        except zlib.error as error:
+            raise InternalError(f"attachment body {self.key.hex()} is not valid gzip") from error
+        rest = inflate.flush()
+        if rest:
+            yield rest
+        if not inflate.eof:
+            raise InternalError(f"attachment body {self.key.hex()} is not valid gzip")
+
+    def _read_at(self, start: int, length: int) -> bytes:
+        if self._file is None:
+            assert self.data is not None
+            return self.data[start : start + length]
+        try:
+            self._file.seek(start)
+            chunk = self._file.read(length)
+        except OSError as error:
+            raise InternalError(
+                f"attachment body {self.key.hex()} can't be read: {error.strerror}"
+            ) from error
+        if not chunk:
+            raise InternalError(f"attachment body {self.key.hex()} is damaged: it ends at {start}")
+        return chunk
+
+
+def _entries(directory: Path) -> list[Path]:
+    try:
+        return list(directory.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _make_directory(path: Path) -> None:
+    if not path.is_dir():
+        path.mkdir(parents=True, exist_ok=True)
+        _sync_directory(path.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Make the names in a directory durable; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

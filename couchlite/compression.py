@@ -1,0 +1,89 @@
+"""Bodies compressed one by one, yet small: zstd with dictionaries learnt from the database's own documents.
+
+Documents of one database resemble each other, and a document alone is too short to compress. A dictionary of 16 KiB
+makes a 400-byte document about 100 bytes, and both directions take about a microsecond (zstd without it: 240 bytes).
+
+A frame's first byte names its codec: 0 stored as it is, 1 zstd without a dictionary, 2 and up zstd with dictionary
+number N of this database. Dictionaries are never changed nor removed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+
+import zstandard
+
+DICTIONARY_SIZE_BYTES = 16 * 1024
+LEVEL = 3
+"""With a dictionary, level 3 is as fast as level 1 on small bodies and smaller."""
+TRAIN_AT_BODIES = (1_000, 30_000, 1_000_000)
+"""A dictionary is learnt when the database has had so many bodies; later ones know the data better."""
+TRAIN_SAMPLES = 1_000
+SMALLEST_COMPRESSED_BYTES = 32
+"""Shorter texts are stored as they are: a frame's own header would eat the gain."""
+
+RAW = 0
+PLAIN = 1
+FIRST_DICTIONARY = 2
+
+
+class BodyCodec:
+    """Compresses and restores the bodies of one database in one process, from any thread.
+
+    `load_dictionary(number)` fetches a dictionary, which another process may have added. `newest` is the codec that
+    `encode` uses; a stale one costs only size.
+    """
+
+    def __init__(self, load_dictionary: Callable[[int], bytes | None], newest: int = PLAIN) -> None:
+        self.newest = newest
+        self._load = load_dictionary
+        self._of_thread = threading.local()  # zstd's contexts must not be shared by threads
+
+    def encode(self, text: bytes) -> tuple[int, bytes]:
+        """(codec, data)"""
+        if len(text) < SMALLEST_COMPRESSED_BYTES:
+            return RAW, text
+        codec = self.newest
+        try:
+            data = self._of_thread.compressors[codec].compress(text)
+        except (AttributeError, KeyError):
+            compressors = self._of_thread.__dict__.setdefault("compressors", {})
+            compressors[codec] = _compressor(self._dictionary(codec))
+            data = compressors[codec].compress(text)
+        return (codec, data) if len(data) < len(text) else (RAW, text)
+
+    def decode(self, codec: int, data: bytes) -> bytes:
+        if codec == RAW:
+            return data
+        try:
+            return self._of_thread.decompressors[codec].decompress(data)  # type: ignore[no-any-return]
+        except (AttributeError, KeyError):
+            decompressors = self._of_thread.__dict__.setdefault("decompressors", {})
+            decompressors[codec] = zstandard.ZstdDecompressor(dict_data=self._dictionary(codec))
+            return decompressors[codec].decompress(data)  # type: ignore[no-any-return]
+
+    def _dictionary(self, codec: int) -> zstandard.ZstdCompressionDict | None:
+        if codec == PLAIN:
+            return None
+        data = self._load(codec)
+        if data is None:
+            raise KeyError(f"body dictionary {codec} is missing")
+        return zstandard.ZstdCompressionDict(data)
+
+
+def train(samples: Sequence[bytes]) -> bytes | None:
+    """A dictionary learnt from sample bodies, or None when they are too few or have too little in common."""
+    try:
+        return zstandard.train_dictionary(DICTIONARY_SIZE_BYTES, list(samples), level=LEVEL).as_bytes()
+    except zstandard.ZstdError:
+        return None
+
+
+def _compressor(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdCompressor:
+    if dictionary is None:
+        return zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
+    dictionary.precompute_compress(level=LEVEL)
+    return zstandard.ZstdCompressor(
+        level=LEVEL, dict_data=dictionary, write_checksum=False, write_dict_id=False
+    )

@@ -1,0 +1,81 @@
+"""The ordered key-value protocol that everything above storage is written against.
+
+LMDB (`storage.py`) implements it today; a distributed engine is meant to be next. So nothing above this seam may
+assume a memory map, a local path, or that many small reads are as cheap as one range scan.
+
+Rules: a reader is a snapshot and is closed before anything is awaited; a batch is applied wholly or not at all, and
+when `Engine.write` has returned, what it wrote survives a power cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from enum import IntEnum
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Space(IntEnum):
+    """The keyspaces of a database; `records.py` draws what they hold."""
+
+    META = 0
+    DOCS = 1
+    SEQS = 2
+    BODIES = 3
+    LOCAL = 4
+    ATTACHMENTS = 5
+    CONFLICTS = 6
+    PURGES = 7
+    RANKS = 8
+
+
+class CatalogSpace(IntEnum):
+    """The keyspaces of a data directory's catalog."""
+
+    META = 0
+    DATABASES = 1
+    SETTINGS = 2
+    UPDATES = 3
+
+
+class Reader(Protocol):
+    """One consistent snapshot."""
+
+    def get(self, space: IntEnum, key: bytes) -> bytes | None: ...
+
+    def scan(
+        self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Pairs with `start <= key < stop` in key order; reversed, from just below `stop` down to `start`."""
+        ...
+
+
+class Batch(Reader, Protocol):
+    """A snapshot that also sees and collects its own writes."""
+
+    def put(self, space: IntEnum, key: bytes, value: bytes) -> None: ...
+
+    def append(self, space: IntEnum, key: bytes, value: bytes) -> None:
+        """Put a key greater than every key of the space: the cheap way to write a log."""
+        ...
+
+    def delete(self, space: IntEnum, key: bytes) -> bool: ...
+
+
+class Engine(Protocol):
+    """One atomic, durable collection of keyspaces."""
+
+    def read(self) -> AbstractContextManager[Reader]: ...
+
+    def write(self, function: Callable[[Batch], T]) -> T:
+        """Run `function` in a batch and commit it durably. It may be run again from the start (when the store had
+        to grow), so it must have no effect but on the batch. When it raises, nothing is written."""
+        ...
+
+    def size_bytes(self) -> int:
+        """What the keyspaces take on disk."""
+        ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,286 @@
+"""Bytes on disk: every key and every record of a database. Nothing else knows these layouts.
+
+    space        key                     value
+    META         b"state"                STATE: counters (see State)
+                 b"dict:" + number       a zstd dictionary for bodies
+                 b"security", ...        JSON text
+    DOCS         document id, UTF-8 (*)  document record: head, winner's revision text, tree
+    SEQS         u64 update sequence     what one _changes row needs: flags, body, revision text, document id
+    BODIES       u64 body number         frame: codec, attachments, compressed JSON text without underscore fields
+    LOCAL        local id, UTF-8 (*)     u64 revision number, JSON text
+    CONFLICTS    document id (*)         CBOR {leaves, since_ms}: documents with more than one leaf that is not deleted
+    PURGES       u64 purge sequence      CBOR [document id, [revision text, ...]]
+    ATTACHMENTS  see blobs.py            RANKS  see ranks.py
+
+(*) LMDB keys are at most 511 bytes; `keys.py` keeps the order of longer ones.
+
+Why redundant: a listing or a feed must be one sequential scan. A document record begins with all that `_all_docs`
+and a plain GET need; the tree, CBOR of linear runs, follows only when the document has more than one revision.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cbor2
+
+from .revision import Rev
+from .revtree import RevTree, Run
+
+FORMAT_VERSION = 1
+
+DELETED = 1
+"""The winner is deleted, so the document is."""
+CONFLICTED = 2
+"""More than one leaf is not deleted."""
+BRANCHED = 4
+"""More than one leaf of any kind."""
+HAS_TREE = 8
+"""A tree follows; else the winner is the only revision."""
+
+_HEAD = struct.Struct(">BQQIB")
+HEAD_SIZE = _HEAD.size
+_ROW = struct.Struct(">BQB")
+_ROW_SIZE = _ROW.size
+_U64 = struct.Struct(">Q")
+
+STATE_KEY = b"state"
+SECURITY_KEY = b"security"
+PROPS_KEY = b"props"
+
+
+class RevInfo(NamedTuple):
+    """What a tree keeps for a revision that was stored here. `body` 0 means that the body is gone."""
+
+    body: int
+    deleted: bool
+    size: int
+    """Bytes of JSON text and attachments; kept for leaves, 0 for others."""
+
+
+class DocHead(NamedTuple):
+    """The beginning of a document record."""
+
+    flags: int
+    seq: int
+    body: int
+    size: int
+    """Sum of the leaves' sizes, bytes."""
+    rev: bytes
+    """The winner's revision as text."""
+
+
+class SeqRow(NamedTuple):
+    """A change, as the sequence index holds it."""
+
+    flags: int
+    body: int
+    rev: bytes
+    doc_id: bytes
+
+
+@dataclass(slots=True)
+class State:
+    """Counters of a database; read at the start of a batch and written at its end."""
+
+    update_seq: int = 0
+    doc_count: int = 0
+    deleted_count: int = 0
+    last_body: int = 0
+    purge_seq: int = 0
+    external_bytes: int = 0
+    revs_limit: int = 1000
+    purged_infos_limit: int = 1000
+    newest_codec: int = 1
+    oldest_purge: int = 0
+    stored_bytes: int = 0
+    """What bodies and attachments take, those of inner revisions included."""
+
+    def encode(self) -> bytes:
+        return _STATE.pack(*(getattr(self, name) for name in self.__slots__))
+
+    @classmethod
+    def decode(cls, data: bytes | None) -> State:
+        return cls() if data is None else cls(*_STATE.unpack(data))
+
+
+_STATE = struct.Struct(">11Q")
+
+
+def u64(number: int) -> bytes:
+    return _U64.pack(number)
+
+
+def from_u64(key: bytes) -> int:
+    return int(_U64.unpack(key)[0])
+
+
+def dictionary_key(number: int) -> bytes:
+    return b"dict:%d" % number
+
+
+# --- documents -------------------------------------------------------------------------------------------------
+
+
+def encode_doc(head: DocHead, tree: bytes = b"") -> bytes:
+    flags, seq, body, size, rev = head
+    return _HEAD.pack(flags, seq, body, min(size, 0xFFFFFFFF), len(rev)) + rev + tree
+
+
+def decode_head(record: bytes) -> DocHead:
+    flags, seq, body, size, rev_length = _HEAD.unpack_from(record)
+    return DocHead(flags, seq, body, size, record[HEAD_SIZE : HEAD_SIZE + rev_length])
+
+
+def tree_bytes(record: bytes) -> bytes:
+    return record[HEAD_SIZE + record[HEAD_SIZE - 1] :]
+
+
+def decode_tree(record: bytes) -> RevTree:
+    """The whole revision tree of a document record, with a RevInfo on every revision stored here."""
+    head = decode_head(record)
+    if not head.flags & HAS_TREE:
+        rev = Rev.parse(head.rev.decode())
+        info = RevInfo(head.body, bool(head.flags & DELETED), head.size)
+        return RevTree.from_runs([Run(-1, 0, rev.generation, [rev.digest], [info])])
+    return RevTree.from_runs([_decode_run(run) for run in cbor2.loads(tree_bytes(record))])
+
+
+def encode_tree(tree: RevTree) -> bytes:
+    return cbor2.dumps([_encode_run(run) for run in tree.to_runs()])
+
+
+_KNOWN = 1
+_INFO_DELETED = 2
+
+
+def _encode_run(run: Run) -> list[Any]:
+    digests = run.digests
+    packed: Any = b"".join(digests) if all(len(digest) == 16 for digest in digests) else list(digests)
+    infos = run.infos
+    bodies = struct.pack(f">{len(infos)}Q", *[0 if info is None else info.body for info in infos])
+    flags = bytes(
+        0 if info is None else _KNOWN | (_INFO_DELETED if info.deleted else 0) for info in infos
+    )
+    size = infos[-1].size if infos[-1] is not None else 0
+    return [run.parent_run, run.parent_offset, run.first_generation, packed, bodies, flags, size]
+
+
+def _decode_run(row: list[Any]) -> Run:
+    parent_run, parent_offset, first_generation, packed, bodies, flags, size = row
+    if isinstance(packed, bytes):
+        digests = [packed[at : at + 16] for at in range(0, len(packed), 16)]
+    else:
+        digests = packed
+    last = len(digests) - 1
+    infos = [
+        RevInfo(body, bool(flag & _INFO_DELETED), size if at == last else 0) if flag else None
+        for at, (body, flag) in enumerate(zip(struct.unpack(f">{len(flags)}Q", bodies), flags, strict=True))
+    ]
+    return Run(parent_run, parent_offset, first_generation, digests, infos)
+
+
+class Chain(NamedTuple):
+    """A linear, unbranched history in packed form: what most documents are, extended without building a tree."""
+
+    first_generation: int
+    digests: bytes
+    bodies: bytes
+    flags: bytes
+
+
+def decode_chain(record: bytes, head: DocHead) -> Chain | None:
+    """The history of a document record, or None when it is not linear or has odd digests."""
+    if head.flags & BRANCHED:
+        return None
+    if not head.flags & HAS_TREE:
+        rev = Rev.parse(head.rev.decode())
+        if len(rev.digest) != 16:
+            return None
+        flag = _KNOWN | (_INFO_DELETED if head.flags & DELETED else 0)
+        return Chain(rev.generation, rev.digest, _U64.pack(head.body), bytes((flag,)))
+    runs = cbor2.loads(tree_bytes(record))
+    if len(runs) != 1 or not isinstance(runs[0][3], bytes):
+        return None
+    return Chain(*runs[0][2:6])
+
+
+def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> bytes:
+    """The tree bytes of `chain` with one more revision, stemmed to `limit` revisions."""
+    digests = chain.digests + digest
+    bodies = chain.bodies + _U64.pack(info.body)
+    flags = chain.flags + bytes((_KNOWN | (_INFO_DELETED if info.deleted else 0),))
+    cut = max(0, len(flags) - limit)
+    row = [-1, 0, chain.first_generation + cut, digests[cut * 16 :], bodies[cut * 8 :], flags[cut:], info.size]
+    return cbor2.dumps([row])
+
+
+# --- the sequence index ----------------------------------------------------------------------------------------
+
+
+def encode_seq_row(flags: int, body: int, rev: bytes, doc_id: bytes) -> bytes:
+    return _ROW.pack(flags, body, len(rev)) + rev + doc_id
+
+
+def decode_seq_row(row: bytes) -> SeqRow:
+    flags, body, rev_length = _ROW.unpack_from(row)
+    end = _ROW_SIZE + rev_length
+    return SeqRow(flags, body, row[_ROW_SIZE:end], row[end:])
+
+
+# --- bodies ----------------------------------------------------------------------------------------------------
+
+_HAS_ATTACHMENTS = 0x80
+
+
+class AttachmentInfo(NamedTuple):
+    """An attachment of a stored revision. `md5` and `length` are of the stored (perhaps gzipped) bytes."""
+
+    name: str
+    content_type: str
+    revpos: int
+    md5: bytes
+    length: int
+    identity_length: int
+    encoding: str | None
+    key: bytes
+    """Its address in the blob store."""
+
+
+def encode_body(codec: int, data: bytes, attachments: tuple[AttachmentInfo, ...] = ()) -> bytes:
+    if not attachments:
+        return bytes((codec,)) + data
+    listed = cbor2.dumps(attachments)
+    return bytes((codec | _HAS_ATTACHMENTS,)) + len(listed).to_bytes(4, "big") + listed + data
+
+
+def decode_body(frame: bytes) -> tuple[int, bytes, tuple[AttachmentInfo, ...]]:
+    """(codec, compressed text, attachments)"""
+    codec = frame[0]
+    if codec < _HAS_ATTACHMENTS:
+        return codec, frame[1:], ()
+    end = 5 + int.from_bytes(frame[1:5], "big")
+    attachments = tuple(AttachmentInfo(*fields) for fields in cbor2.loads(frame[5:end]))
+    return codec & ~_HAS_ATTACHMENTS, frame[end:], attachments
+
+
+# --- the rest --------------------------------------------------------------------------------------------------
+
+
+def encode_local(revision: int, text: bytes) -> bytes:
+    return _U64.pack(revision) + text
+
+
+def decode_local(record: bytes) -> tuple[int, bytes]:
+    return from_u64(record[:8]), record[8:]
+
+
+def encode_fields(value: Any) -> bytes:
+    """CBOR of a small value, for records without a layout of their own."""
+    return cbor2.dumps(value)
+
+
+def decode_fields(data: bytes) -> Any:
+    return cbor2.loads(data)
