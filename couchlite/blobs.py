@@ -1,20 +1,21 @@
 """Attachment bodies of one database, addressed by the SHA-256 of the bytes stored.
 
     keyspace ATTACHMENTS   key -> b"\\0" + the bytes        up to INLINE_LIMIT_BYTES
-                           key -> b"\\1" + length as u64    the bytes are the file blobs/<aa>/<rest of the key in hex>
+                           key -> b"\\1" + length as u64    the bytes are the file blobs/<aa>/<62 hex digits>
     blobs/tmp/<random>     uploads on their way in
 
-A row says nothing of encoding or type: those belong to the document's attachment, and two documents may hold the
-same bytes under different ones. MD5 is CouchDB's digest but never the address, since it can be made to collide.
+A row says nothing of encoding or type: those belong to the document's attachment, and two documents may hold
+the same bytes under different ones. CouchDB's digest, MD5, is never the address: collisions can be made.
 
 What must stay true here:
-- A file reaches its final name, synced, before the transaction that refers to it commits; it is removed only after
-  the commit that dropped its row, and under the write lock, so that no other process can be adopting it.
+- A file reaches its final name, synced, before the transaction that refers to it commits; it is removed only
+  after the commit that dropped its row, and under the write lock, while nobody can be adopting it.
 - Reading gives the right bytes or an error: the length is checked on opening.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import zlib
@@ -22,6 +23,7 @@ from collections.abc import Container, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from .engine import Batch, Reader, Space
 from .errors import InternalError
@@ -30,14 +32,14 @@ from .upload import Encoding, GzipPolicy, StagedBlob, Upload, storage_failure
 CHUNK_BYTES = 256 * 1024
 """What a reader is given at a time: long enough for few system calls, short enough for many slow readers."""
 STALE_UPLOAD_SECONDS = 24 * 3600
-"""An upload that has not grown for a day has lost its process; a living one is only waited for for minutes."""
+"""An upload that has not grown for a day has lost its process: connections time out within minutes."""
 
 _INLINE = b"\0"
 _FILE = b"\1"
 
 
 class BlobStore:
-    """The attachment bodies of the database at `directory`. Holds no open files; any number of processes may use it.
+    """The attachment bodies of one database, at `directory`. Any number of processes may use it.
 
     `policy` says what is gzip-encoded, and may be replaced when the configuration changes.
     """
@@ -50,13 +52,9 @@ class BlobStore:
     def stage(self, content_type: str, encoding: Encoding | None = None) -> Upload:
         """Begin to receive a body; with an `encoding` it already has that one and is kept as it is."""
         compress = encoding is None and self.policy.covers(content_type)
-        return Upload(
-            self._temporary, encoding=encoding, gzip_level=self.policy.level if compress else None
-        )
+        return Upload(self._temporary, encoding=encoding, gzip_level=self.policy.level if compress else None)
 
-    def stage_bytes(
-        self, data: bytes, content_type: str, encoding: Encoding | None = None
-    ) -> StagedBlob:
+    def stage_bytes(self, data: bytes, content_type: str, encoding: Encoding | None = None) -> StagedBlob:
         """Stage a body that is in memory already."""
         with self.stage(content_type, encoding) as upload:
             upload.write(data)
@@ -65,8 +63,8 @@ class BlobStore:
     def adopt(self, batch: Batch, staged: StagedBlob) -> None:
         """Make a staged body part of the database, in the transaction that refers to it.
 
-        Call it before the edit's other writes: it may fail. It may be called again when the transaction is run again.
-        A body that is there already costs nothing, and one whose file was damaged is healed.
+        Call it before the edit's other writes: it may fail. It may be called again when the transaction is
+        run again. A body that is there already costs nothing, and one whose file was damaged is healed.
         """
         row = batch.get(Space.ATTACHMENTS, staged.key)
         if row is not None and not self._is_damaged(staged.key, row):
@@ -78,7 +76,7 @@ class BlobStore:
         batch.put(Space.ATTACHMENTS, staged.key, _FILE + staged.length.to_bytes(8, "big"))
 
     def open(self, reader: Reader, key: bytes) -> BlobSource:
-        """A body to read; it stays readable after `reader` is closed, and even if the attachment is then deleted.
+        """A body to read; it stays readable after `reader` is closed, even when it is swept away then.
 
         :raises InternalError: it is missing, or its file does not have its length.
         """
@@ -90,23 +88,24 @@ class BlobStore:
         return self._open_file(key, int.from_bytes(row[1:], "big"))
 
     def sweep(self, batch: Batch, live_keys: Container[bytes]) -> int:
-        """Drop the rows that are not live; how many. Their files stay until `remove_orphans` after the commit."""
+        """Drop the rows that are not live; how many. Files stay until `remove_orphans` after the commit."""
         dead = [key for key, _ in batch.scan(Space.ATTACHMENTS) if key not in live_keys]
         for key in dead:
             batch.delete(Space.ATTACHMENTS, key)
         return len(dead)
 
     def orphans(self, reader: Reader) -> Iterator[bytes]:
-        """Keys of the files that no row of this snapshot refers to: of dropped rows, or of a crash before a commit."""
-        for folder in _entries(self.directory):
-            if len(folder.name) == 2 and folder.is_dir():
-                for file in _entries(folder):
-                    key = bytes.fromhex(folder.name + file.name)
-                    if reader.get(Space.ATTACHMENTS, key) is None:
-                        yield key
+        """Keys of the files without a row: those of dropped rows, or of a crash just before a commit."""
+        for path in self.directory.glob("[0-9a-f][0-9a-f]/" + "[0-9a-f]" * 62):
+            key = bytes.fromhex(path.parent.name + path.name)
+            if reader.get(Space.ATTACHMENTS, key) is None:
+                yield key
 
     def remove_orphans(self, batch: Batch, keys: Iterable[bytes]) -> None:
-        """Remove files that `orphans` found, unless they were adopted since. Being in a batch holds the write lock."""
+        """Remove files that `orphans` found, unless they were adopted since.
+
+        It is done in a batch only for the write lock, under which nobody else can be adopting.
+        """
         for key in keys:
             if batch.get(Space.ATTACHMENTS, key) is None:
                 self._path(key).unlink(missing_ok=True)
@@ -114,12 +113,11 @@ class BlobStore:
     def remove_stale_uploads(self, older_than_s: float = STALE_UPLOAD_SECONDS) -> None:
         """Remove what crashed processes left half uploaded."""
         limit = time.time() - older_than_s
-        for path in _entries(self._temporary):
-            try:
+        for path in self._temporary.glob("*"):
+            # One that vanishes meanwhile was finished or removed by its own process.
+            with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < limit:
                     path.unlink()
-            except FileNotFoundError:
-                continue  # finished or removed by its own process in between
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()
@@ -141,7 +139,7 @@ class BlobStore:
             if staged.path.exists():
                 os.replace(staged.path, target)
             elif not target.exists():
-                # Discarded, or swept away between two runs of the transaction: the client has to send it again.
+                # Discarded, or swept away between two runs of the transaction.
                 raise InternalError("the uploaded attachment is gone")
             _sync_directory(target.parent)
         except OSError as error:
@@ -170,7 +168,7 @@ class BlobSource:
         self.data = data
         self._file = file
 
-    def __enter__(self) -> BlobSource:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -199,13 +197,16 @@ class BlobSource:
         :raises InternalError: the file became shorter, or the disk can't be read.
         """
         stop = self.length if length is None else start + length
+        if not 0 <= start <= stop <= self.length:
+            raise ValueError(f"bytes {start} to {stop} of {self.length}")
         while start < stop:
             chunk = self._read_at(start, min(chunk_bytes, stop - start))
             yield chunk
             start += len(chunk)
 
     def gunzipped(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """The decoded bytes of a gzip-encoded body, in pieces of at most `chunk_bytes` however well it was compressed.
+        """The decoded bytes of a gzip-encoded body, in pieces of at most `chunk_bytes` however well it was
+        compressed.
 
         :raises InternalError: it is no gzip stream, or one that ends too early.
         """
@@ -242,16 +243,9 @@ class BlobSource:
         return chunk
 
 
-def _entries(directory: Path) -> list[Path]:
-    try:
-        return list(directory.iterdir())
-    except FileNotFoundError:
-        return []
-
-
 def _make_directory(path: Path) -> None:
     if not path.is_dir():
-        path.mkdir(parents=True, exist_ok=True)
+        path.mkdir(exist_ok=True)
         _sync_directory(path.parent)
 
 

@@ -1,11 +1,11 @@
 """An attachment body on its way in: hashed, perhaps compressed, and spooled to disk while it arrives.
 
     write(chunk) ... -> block of 1 MiB -> two jobs in threads, while the next block gathers:
-        md5 of the bytes received         | gzip (compressible types) -> md5 and sha256 of the stored bytes -> file
+        md5 of what came  |  gzip (compressible types) -> md5 and sha256 of what is stored -> file
 
 What must stay true here:
 - Memory is two blocks an upload, however long the body is; a small body never touches the disk or a thread.
-- What is gzip-encoded is so byte for byte as CouchDB does it, since a revision's hash covers the MD5 of these bytes.
+- What is gzip-encoded is so byte for byte as CouchDB does it, since a revision's hash covers its MD5.
 - When `finish` has returned, a spooled body is on disk (fsync); when an upload fails, its file is gone.
 - The jobs of one block end before those of the next begin, so the hash states need no locks.
 """
@@ -25,19 +25,19 @@ from functools import cache, lru_cache
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Literal, Self
 
-from .errors import CouchliteError, InsufficientStorage, InternalError
+from .errors import CouchliteError, DatabaseNotFound, InsufficientStorage, InternalError
 
 Encoding = Literal["gzip"]
 
 INLINE_LIMIT_BYTES = 16 * 1024
-"""Bodies up to here live in the database file: copying four pages at commit is far cheaper than creating, syncing
-and renaming a file (two more fsyncs), and longer ones would bloat the pages that compaction has to copy."""
+"""Bodies up to here live in the database file: copying four pages at commit is far cheaper than creating,
+syncing and renaming a file (two more fsyncs); longer ones would bloat the pages that compaction copies."""
 BLOCK_BYTES = 1024 * 1024
 """What one job hashes and writes: about 2 ms of work, against which the hand-over to a thread is nothing."""
 SYNC_EVERY_BYTES = 64 * 1024 * 1024
-"""Written back at this pace, so that the last fsync of a 5 GB body does not hold up everyone else's commits."""
+"""Written back at this pace, so that the last fsync of a 5 GB body does not hold up others' commits."""
 HASHING_THREADS = 4
 """Two jobs an upload; more threads than cores only help while some of them wait for the disk."""
 
@@ -69,9 +69,10 @@ def _type_pattern(types: str) -> re.Pattern[str]:
 class StagedBlob:
     """A complete body that no document refers to yet: either `data`, or a file at `path`.
 
-    `md5` and `key` (SHA-256, the content address) are of the `length` stored bytes, `received_md5` of the bytes as
-    they came, before our own gzip. Of a body that came gzip-encoded the identity length is unknown and taken to be
-    the stored one, as CouchDB does. Whoever staged it calls `discard` when the edit is over, adopted or not.
+    `md5` and `key` (SHA-256, the content address) are of the `length` stored bytes, `received_md5` of the
+    bytes as they came, before our own gzip. Of a body that came gzip-encoded the identity length is unknown
+    and taken to be the stored one, as CouchDB does. Whoever staged it calls `discard` when the edit is over,
+    adopted or not.
     """
 
     key: bytes
@@ -92,8 +93,8 @@ class StagedBlob:
 class Upload:
     """One body being received. A context manager: leaving it before `finish` throws the body away.
 
-    `write` and `finish` block while the disk or the hashing is behind; their `_async` forms wait without holding the
-    event loop. Use one family for one upload.
+    `write` and `finish` block while the disk or the hashing is behind; their `_async` forms wait without
+    holding the event loop. Use one family for one upload.
 
     :raises InsufficientStorage: the disk is full; nothing is left behind.
     """
@@ -103,9 +104,7 @@ class Upload:
         self._compressor = None if gzip_level is None else _GzipStream(gzip_level)
         self._encoding: Encoding | None = encoding if gzip_level is None else "gzip"
         self._received_md5 = hashlib.md5(usedforsecurity=False)
-        self._stored_md5 = (
-            self._received_md5 if gzip_level is None else hashlib.md5(usedforsecurity=False)
-        )
+        self._stored_md5 = self._received_md5 if gzip_level is None else hashlib.md5(usedforsecurity=False)
         self._sha256 = hashlib.sha256(usedforsecurity=False)
         self._gathering: list[bytes] = []
         self._gathered = 0
@@ -118,7 +117,7 @@ class Upload:
         self._path: Path | None = None
         self._over = False
 
-    def __enter__(self) -> Upload:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -126,14 +125,16 @@ class Upload:
     ) -> None:
         self.abort()
 
-    async def __aenter__(self) -> Upload:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._path is not None or self._jobs:
+        if self._jobs or self._path is not None:
             await asyncio.shield(asyncio.wrap_future(_threads().submit(self.abort)))
+        else:
+            self.abort()
 
     @property
     def received(self) -> int:
@@ -225,6 +226,7 @@ class Upload:
 
     def _staged(self) -> StagedBlob:
         self._over = True
+        path, self._path = self._path, None
         return StagedBlob(
             key=self._sha256.digest(),
             md5=self._stored_md5.digest(),
@@ -232,8 +234,8 @@ class Upload:
             length=self._stored,
             identity_length=self._received,
             encoding=self._encoding,
-            data=b"".join(self._inline) if self._path is None else None,
-            path=self._path,
+            data=b"".join(self._inline) if path is None else None,
+            path=path,
         )
 
     # In a thread, one at a time: encode, hash, store.
@@ -271,7 +273,9 @@ class Upload:
             self._synced = self._stored
 
     def _create(self) -> FileIO:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        # Not with parents=True: it would bring back the directory of a database deleted meanwhile.
+        self._directory.parent.mkdir(exist_ok=True)
+        self._directory.mkdir(exist_ok=True)
         path = self._directory / secrets.token_hex(16)
         file = FileIO(path, "xb")
         self._path = path
@@ -304,6 +308,8 @@ def storage_failure(error: OSError) -> CouchliteError:
     """What the operating system refused, in our words."""
     if error.errno in NO_SPACE:
         return InsufficientStorage()
+    if error.errno == errno.ENOENT:
+        return DatabaseNotFound()
     return InternalError(f"an attachment can't be stored: {error.strerror or error}")
 
 
