@@ -1,0 +1,161 @@
+"""A database as a whole: create, delete, information, security, limits, maintenance, purge."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any
+
+from aiohttp import web
+
+from couchlite.database import Database
+from couchlite.errors import BadRequest, Forbidden
+from couchlite.revision import Rev
+from couchlite.security import validate
+
+from . import response
+from .access import may_change_settings
+from .request import Request, encode
+
+_POSITIVE = re.compile("0*[1-9][0-9]*")
+
+
+async def create(request: Request) -> web.StreamResponse:
+    """PUT /{db}. `q`, `n` and `placement` are checked as CouchDB does; there is one shard whatever they say."""
+    name = request.segments[0]
+    for parameter in ("n", "q"):
+        value = request.query_value(parameter)
+        if value is not None and not _POSITIVE.fullmatch(value):
+            raise BadRequest(f"The `{parameter}` value should be a positive integer.")
+    partitioned = request.query_value("partitioned") or "false"
+    if partitioned not in ("true", "false"):
+        raise BadRequest("Invalid `partitioned` parameter")
+    request.server.create(name, partitioned=partitioned == "true", shards=int(request.query_value("q") or 2))
+    location = request.absolute_uri(f"/{encode(name)}")
+    return response.json(request, 201, {"ok": True}, {"Location": location})
+
+
+async def delete(request: Request) -> web.StreamResponse:
+    """DELETE /{db}; a `rev` is taken for a slip of someone who meant a document."""
+    if request.query_value("rev") is not None:
+        raise BadRequest(
+            "You tried to DELETE a database with a ?=rev parameter. "
+            "Did you mean to DELETE a document instead?"
+        )
+    request.server.delete(request.segments[0])
+    return response.json(request, 200, {"ok": True})
+
+
+async def info(request: Request) -> web.StreamResponse:
+    """GET /{db}."""
+    return response.json(request, 200, describe(request.database()))
+
+
+def describe(database: Database) -> dict[str, Any]:
+    """A database as GET /{db} shows it."""
+    raise NotImplementedError
+
+
+async def get_security(request: Request) -> web.StreamResponse:
+    return response.json(request, 200, request.database().security)
+
+
+async def put_security(request: Request) -> web.StreamResponse:
+    config = request.server.config
+    may_change_settings(request)
+    database = request.database()
+    if database.name == config.text("chttpd_auth", "authentication_db") and not config.boolean(
+        "couchdb", "users_db_security_editable"
+    ):
+        raise Forbidden("You can't edit the security object of the user database.")
+    database.set_security(validate(await request.json()))
+    return response.json(request, 200, {"ok": True})
+
+
+async def get_revs_limit(request: Request) -> web.StreamResponse:
+    return response.json(request, 200, request.database().revs_limit)
+
+
+async def put_revs_limit(request: Request) -> web.StreamResponse:
+    may_change_settings(request)
+    limit = await request.json()
+    if not _is_positive(limit):
+        raise BadRequest("`revs_limit` must be positive integer")
+    request.database().set_revs_limit(limit)
+    return response.json(request, 200, {"ok": True})
+
+
+async def get_purged_infos_limit(request: Request) -> web.StreamResponse:
+    return response.json(request, 200, request.database().purged_infos_limit)
+
+
+async def put_purged_infos_limit(request: Request) -> web.StreamResponse:
+    limit = await request.json()
+    if not _is_positive(limit):
+        raise BadRequest("`purged_infos_limit` must be positive integer")
+    request.database().set_purged_infos_limit(limit)
+    return response.json(request, 200, {"ok": True})
+
+
+async def ensure_full_commit(request: Request) -> web.StreamResponse:
+    """Every acknowledged write is on disk already."""
+    request.require_json_type()
+    started = describe(request.database())["instance_start_time"]
+    return response.json(request, 201, {"ok": True, "instance_start_time": started})
+
+
+async def compact(request: Request) -> web.StreamResponse:
+    request.require_json_type()
+    request.database().compact()
+    return response.json(request, 202, {"ok": True})
+
+
+async def view_cleanup(request: Request) -> web.StreamResponse:
+    return response.json(request, 202, {"ok": True})
+
+
+async def purge(request: Request) -> web.StreamResponse:
+    """POST /{db}/_purge: {id: [rev, ...]} -> what was removed of it."""
+    request.require_json_type()
+    wanted = {name: _revisions(revs) for name, revs in (await request.json_object()).items()}
+    config = request.server.config
+    if len(wanted) > config.integer("purge", "max_document_id_number"):
+        raise BadRequest("Exceeded maximum number of documents.")
+    if sum(map(len, wanted.values())) > config.integer("purge", "max_revisions_number"):
+        raise BadRequest("Exceeded maximum number of revisions.")
+    purged = await asyncio.wrap_future(request.database().purge(wanted))
+    rows = {name: [str(rev) for rev in revs] for name, revs in purged.items()}
+    return response.json(request, 201, {"purge_seq": None, "purged": rows})
+
+
+async def purged_infos(request: Request) -> web.StreamResponse:
+    rows = [
+        {"id": name, "revs": [str(rev) for rev in revs]} for name, revs in request.database().purged_infos()
+    ]
+    return response.json(request, 200, {"purged_infos": rows})
+
+
+async def shards(request: Request) -> web.StreamResponse:
+    raise NotImplementedError
+
+
+async def shards_of(request: Request) -> web.StreamResponse:
+    raise NotImplementedError
+
+
+async def sync_shards(request: Request) -> web.StreamResponse:
+    return response.json(request, 202, {"ok": True})
+
+
+def _revisions(value: Any) -> list[Rev]:
+    if not isinstance(value, list):
+        raise BadRequest("Invalid list of revisions")
+    return [Rev.parse(rev) if isinstance(rev, str) else _bad_rev() for rev in value]
+
+
+def _bad_rev() -> Rev:
+    raise BadRequest("Invalid rev format")
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,0 +1,90 @@
+"""The one place where an exception becomes a response.
+
+A CouchliteError carries its status, error word and reason from where it was born. Anything else is a fault of ours:
+it is logged under the request's id, and the client is told that id and nothing more. Once a body has begun its status
+can't change: the error is written as a last line and the connection is cut without the closing chunk, so that no
+client takes what it has for the whole.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from couchlite.errors import CouchliteError, Unauthorized
+from couchlite.jsontext import dumps
+
+from . import response
+from .request import encode
+
+if TYPE_CHECKING:
+    from .request import Request
+
+LOGIN_PAGE = "/_utils/session.html"
+
+logger = logging.getLogger(__name__)
+
+
+async def answer(request: Request, error: Exception) -> web.StreamResponse:
+    """The response to an error; cuts the connection when a body has begun."""
+    known = error if isinstance(error, CouchliteError) else _unexpected(request, error)
+    if request.response is not None:
+        return await _cut(request, request.response, known)
+    status, headers = _challenge(request, known)
+    reply = response.json(request, status, {"error": known.error, "reason": known.reason}, headers)
+    if request.awaits_continue and not request.raw.content.is_eof():
+        # The client was never told to send its body and must not be waited for.
+        reply.force_close()
+        request.raw.content.feed_eof()
+    return reply
+
+
+def _unexpected(request: Request, error: Exception) -> CouchliteError:
+    logger.error("request %s: %s %s failed", request.id, request.raw.method, request.target, exc_info=error)
+    return CouchliteError(
+        f"internal error, see the log for request {request.id}", error="internal_server_error"
+    )
+
+
+async def _cut(request: Request, begun: web.StreamResponse, error: CouchliteError) -> web.StreamResponse:
+    line = {"code": error.status, "error": error.error, "reason": error.reason}
+    await begun.write(b"\n" + dumps(line) + b"\n")
+    if request.raw.transport is not None:
+        request.raw.transport.close()
+    return begun
+
+
+def _challenge(request: Request, error: CouchliteError) -> tuple[int, dict[str, str]]:
+    """Status and headers: a 401 may ask for credentials, or send a browser to the login page (chttpd:error_headers)."""
+    headers = dict(error.headers)
+    if error.status != 401:
+        return error.status, headers
+    config = request.server.config
+    scheme = request.headers.get("X-CouchDB-WWW-Authenticate") or config.get(
+        "chttpd", "WWW-Authenticate", None
+    )
+    if scheme is not None:
+        headers["WWW-Authenticate"] = scheme
+    elif isinstance(error, Unauthorized):
+        if config.boolean("chttpd", "require_valid_user"):
+            headers["WWW-Authenticate"] = 'Basic realm="server"'
+        elif not _accepts(request, "application/json") and _accepts(request, "text/html"):
+            page = config.get("chttpd_auth", "authentication_redirect", LOGIN_PAGE)
+            back = encode("/" + "/".join(request.segments))
+            headers["Location"] = request.absolute_uri(f"{page}?return={back}&reason={encode(error.reason)}")
+            return 302, headers
+    return error.status, headers
+
+
+def _accepts(request: Request, content_type: str) -> bool:
+    accept = request.headers.get("Accept")
+    if accept is None:
+        return True
+    wanted = {"*/*", content_type.partition("/")[0] + "/*", content_type}
+    for item in accept.split(","):
+        name, _, parameters = item.partition(";")
+        if name.strip().lower() in wanted and parameters.replace(" ", "") not in ("q=0", "q=0.0"):
+            return True
+    return False

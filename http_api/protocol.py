@@ -1,0 +1,125 @@
+"""The HTTP/1.1 connection: aiohttp's, but what it can't parse is answered in CouchDB's JSON too."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from couchlite.jsontext import dumps
+
+if TYPE_CHECKING:
+    from .app import App
+
+# A GET with `keys` in its query gets long; beyond this it should have been a POST.
+TARGET_LENGTH_MAX = 1_048_576
+# One header line, and how many of them: what mochiweb takes.
+HEADER_SIZE_MAX_BYTES = 65_536
+HEADERS_MAX = 1_000
+# What is read ahead of a handler that consumes a body: enough to keep a fast upload going, small enough for hundreds.
+READ_AHEAD_BYTES = 262_144
+# How long the rest of a refused body is read and dropped, so that its client gets to the response.
+LINGER_S = 30.0
+# Idle connections are kept longer than usual reverse proxies keep theirs.
+KEEPALIVE_S = 3_630.0
+
+logger = logging.getLogger(__name__)
+
+
+class Connection(RequestHandler):
+    """One connection; see `handle_error` for the only difference."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """The response to what is not a request, or to an exception that came out of the application."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the response has begun; the error can only cut it")
+        if isinstance(exc, LineTooLong):
+            status, error, reason = 414, "too_long", "the request uri is too long"
+        elif status == 400:
+            error, reason = "bad_request", "the HTTP request is malformed"
+        else:
+            logger.error("a request from %s failed", request.remote, exc_info=exc)
+            error, reason = "internal_server_error", "internal error"
+        response = web.Response(
+            status=status,
+            body=dumps({"error": error, "reason": reason}) + b"\n",
+            headers={"Content-Type": "application/json", "Cache-Control": "must-revalidate"},
+        )
+        response.force_close()
+        return response
+
+
+class WebServer(web.Server):
+    """Makes a `Connection` for each accepted socket."""
+
+    def __init__(self, app: App) -> None:
+        # A handler is cancelled when its client goes away: idle feeds must not outlive their clients.
+        super().__init__(app.handle, handler_cancellation=True)
+
+    def __call__(self) -> RequestHandler:
+        options: dict[str, Any] = {
+            "access_log": None,
+            "auto_decompress": False,  # attachments are stored as they come
+            "keepalive_timeout": KEEPALIVE_S,
+            "lingering_time": LINGER_S,
+            "max_line_size": TARGET_LENGTH_MAX,
+            "max_field_size": HEADER_SIZE_MAX_BYTES,
+            "max_headers": HEADERS_MAX,
+            "read_bufsize": READ_AHEAD_BYTES,
+        }
+        return Connection(self, loop=self._loop, **options)
+
+
+class Listener:
+    """A listening socket and its connections."""
+
+    def __init__(self, app: App, web_server: WebServer, listening: asyncio.Server) -> None:
+        self._app = app
+        self._web_server = web_server
+        self._listening = listening
+
+    @property
+    def port(self) -> int:
+        port: int = self._listening.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self, grace_s: float = 10.0) -> None:
+        """Stop accepting, let feeds end and requests finish for `grace_s`, then cut what is left."""
+        self._listening.close()
+        self._app.stopping.set()
+        self._web_server.pre_shutdown()
+        await self._web_server.shutdown(grace_s)
+        await self._listening.wait_closed()
+
+
+async def listen(
+    app: App,
+    host: str,
+    port: int,
+    *,
+    tls: ssl.SSLContext | None = None,
+    reuse_port: bool = False,
+    backlog: int = 4096,
+) -> Listener:
+    """Serve `app` on an address; port 0 takes a free one. Several processes may share it with `reuse_port`.
+
+    :raises OSError: the address can't be used.
+    """
+    web_server = WebServer(app)
+    listening = await asyncio.get_running_loop().create_server(
+        web_server, host, port, ssl=tls, reuse_port=reuse_port or None, backlog=backlog
+    )
+    return Listener(app, web_server, listening)

@@ -1,0 +1,359 @@
+"""One HTTP request as the handlers see it: target split and decoded as CouchDB does it, typed query values, body.
+
+What must stay true here:
+- The raw target is split on "/" *before* anything is percent-decoded, so that `a%2Fb` is one segment; nothing
+  normalises `..` or `.`, which are legal document ids.
+- Nothing is read, decoded or allocated before a handler asks for it: a plain GET pays for its own path only.
+- Every limit is checked while bytes arrive, before and after decompression: no body grows beyond it in memory.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+import zlib
+from collections.abc import AsyncIterator
+from random import getrandbits
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote_to_bytes
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDictProxy
+
+from couchlite.database import Database
+from couchlite.errors import BadRequest, QueryParseError, TooLarge, UnsupportedMediaType
+from couchlite.jsontext import loads
+from couchlite.security import ANONYMOUS, Principal, check_member
+from couchlite.server import Server
+
+
+if TYPE_CHECKING:
+    from .app import App
+
+# Longer ids are not taken over from X-Couch-Request-ID: they go into every log line.
+REQUEST_ID_LENGTH_MAX = 36
+
+_BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_REQUEST_ID = re.compile(rf"[0-9a-zA-Z_-]{{1,{REQUEST_ID_LENGTH_MAX}}}")
+_QUERY_SEPARATOR = re.compile("[&;]")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
+_OVERRIDABLE = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "COPY"})
+# couch_util:url_encode leaves these and the alphanumerics as they are.
+_UNESCAPED = ".-_:"
+
+
+class Request:
+    """A request with its lazily parsed parts.
+
+    `method` is what decides the handler: HEAD counts as GET (`is_head` tells), and a POST may carry another method
+    in X-HTTP-Method-Override. `doc_id` and `attachment_name` are set by the router for document routes.
+    """
+
+    __slots__ = (
+        "_body",
+        "_database",
+        "_query",
+        "app",
+        "attachment_name",
+        "body_time_ms",
+        "doc_id",
+        "headers",
+        "id",
+        "is_head",
+        "method",
+        "principal",
+        "query_text",
+        "raw",
+        "response",
+        "segments",
+        "server",
+        "target",
+    )
+
+    def __init__(self, app: App, raw: web.BaseRequest) -> None:
+        self.app = app
+        self.server: Server = app.server
+        self.raw = raw
+        self.headers: CIMultiDictProxy[str] = raw.headers
+        self.principal: Principal = ANONYMOUS
+        self.target: str = raw._message.path
+        self.segments: list[str] = []
+        self.query_text = ""
+        self.doc_id = ""
+        self.attachment_name = ""
+        self.body_time_ms = 0
+        self.response: web.StreamResponse | None = None  # set once a streamed response has begun
+        self._query: list[tuple[str, str]] | None = None
+        self._body: bytes | None = None
+        self._database: Database | None = None
+
+        method = raw.method
+        self.is_head = method == "HEAD"
+        if method == "POST":
+            override = self.headers.get("X-HTTP-Method-Override")
+            if override in _OVERRIDABLE:
+                method = override
+        self.method = "GET" if method == "HEAD" else method
+
+        given = self.headers.get("X-Couch-Request-ID")
+        if given is not None and _REQUEST_ID.fullmatch(given):
+            self.id = given
+        else:
+            self.id = f"{getrandbits(40):010x}"
+
+    # -- target ----------------------------------------------------------------------------------------------------
+
+    def split_target(self) -> None:
+        """Fill `segments` (decoded, without the empty ones) and `query_text` from the raw target.
+
+        Raises BadRequest "invalid_url_encoding" for a "%" that starts no escape, wherever it stands.
+        """
+        target = self.target
+        if "%" in target and _BAD_ESCAPE.search(target):
+            raise BadRequest("invalid_url_encoding")
+        if "#" in target:
+            target = target.partition("#")[0]
+        path, _, self.query_text = target.partition("?")
+        if not path.startswith("/"):
+            authority = _AUTHORITY.match(path)
+            path = path[authority.end() :] if authority else path
+        self.segments = [decode(segment) for segment in path.split("/") if segment]
+
+    @property
+    def path(self) -> str:
+        """The raw path, without the query: what the client asked for, escapes intact."""
+        return self.target.partition("#")[0].partition("?")[0]
+
+    # -- query -----------------------------------------------------------------------------------------------------
+
+    @property
+    def query(self) -> list[tuple[str, str]]:
+        """Decoded pairs in the order sent; separated by "&" or ";"."""
+        pairs = self._query
+        if pairs is None:
+            pairs = self._query = parse_query(self.query_text) if self.query_text else []
+        return pairs
+
+    def query_value(self, name: str) -> str | None:
+        """The first value of a parameter, as CouchDB's qs_value gives; None when it is absent."""
+        if not self.query_text:
+            return None
+        for key, value in self.query:
+            if key == name:
+                return value
+        return None
+
+    def query_json(self, name: str) -> Any:
+        """The first value of a parameter parsed as JSON; None when it is absent."""
+        value = self.query_value(name)
+        return None if value is None else json_value(value)
+
+    def query_flag(self, name: str) -> bool:
+        """Whether the first value is exactly "true"; anything else counts as false, without an error."""
+        return self.query_value(name) == "true"
+
+    # -- database --------------------------------------------------------------------------------------------------
+
+    def database(self) -> Database:
+        """The database named by the first segment, open, after the membership check.
+
+        Raises DatabaseNotFound; Unauthorized or Forbidden for those who are not members.
+        """
+        database = self._database
+        if database is None:
+            database = self.server.open(self.segments[0])
+            check_member(database.security, self.principal)
+            self._database = database
+        return database
+
+    # -- body ------------------------------------------------------------------------------------------------------
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes announced by Content-Length; None when the header is missing (chunked, or no body at all)."""
+        text = self.headers.get("Content-Length")
+        return int(text) if text is not None and text.isdecimal() else None
+
+    @property
+    def has_body(self) -> bool:
+        return self.raw.body_exists
+
+    def require_json_type(self) -> None:
+        """Raise UnsupportedMediaType unless Content-Type is application/json, compared case-sensitively as there."""
+        given = self.headers.get("Content-Type")
+        if given is None or given.lstrip(";").partition(";")[0] != "application/json":
+            raise UnsupportedMediaType("Content-Type must be application/json")
+
+    async def json(self) -> Any:
+        """The body as a JSON value, decompressed when it came gzipped.
+
+        Raises BadRequest for a missing or malformed body, UnsupportedMediaType for an unknown Content-Encoding,
+        TooLarge beyond [chttpd] max_http_request_size.
+        """
+        if self.content_length is None and not self.raw.body_exists:
+            raise BadRequest("Missing request body")
+        return loads(decompress(await self.body(), self.headers.get("Content-Encoding"), self.body_size_max))
+
+    async def json_object(self) -> dict[str, Any]:
+        """The body as a JSON object; raises as `json` does, and BadRequest for any other value."""
+        value = await self.json()
+        if not isinstance(value, dict):
+            raise BadRequest("Request body must be a JSON object")
+        return value
+
+    async def body(self) -> bytes:
+        """The whole body as sent (not decompressed); raises TooLarge."""
+        if self._body is None:
+            self._body = b"".join([chunk async for chunk in self.body_chunks()])
+        return self._body
+
+    async def body_chunks(self, size_max: int | None = None) -> AsyncIterator[bytes]:
+        """The body piece by piece, as it arrives and not faster than it is consumed; raises TooLarge.
+
+        Nothing is asked of a client that waits for "100 Continue" before this is called, so that a request that is
+        refused anyway never sends its body.
+        """
+        limit = self.body_size_max if size_max is None else size_max
+        announced = self.content_length
+        if announced is not None and announced > limit:
+            raise TooLarge()
+        begun = time.monotonic()
+        received = 0
+        await self._send_continue()
+        try:
+            async for chunk in self.raw.content.iter_any():
+                received += len(chunk)
+                if received > limit:
+                    raise TooLarge()
+                yield chunk
+        except (HttpProcessingError, web.RequestPayloadError) as error:
+            raise BadRequest("The request body is malformed.") from error
+        finally:
+            self.body_time_ms = int((time.monotonic() - begun) * 1000)
+
+    @property
+    def body_size_max(self) -> int:
+        """[chttpd] max_http_request_size in bytes."""
+        return self.server.config.integer("chttpd", "max_http_request_size")
+
+    @property
+    def awaits_continue(self) -> bool:
+        """Whether the client holds its body back until it is told to send it (Expect: 100-continue)."""
+        expect = self.headers.get("Expect")
+        return expect is not None and expect.lower() == "100-continue" and self.raw.version >= (1, 1)
+
+    async def _send_continue(self) -> None:
+        if self.awaits_continue and not self.raw.content.is_eof() and not self.raw.content.total_bytes:
+            await self.raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.raw.writer.output_size = 0  # what was written is not part of the response
+
+    # -- addresses -------------------------------------------------------------------------------------------------
+
+    def absolute_uri(self, path: str) -> str:
+        """`path` behind the scheme and host by which the client (or its proxy) reached this server."""
+        headers = self.headers
+        host = headers.get("X-Forwarded-Host") or headers.get("Host")
+        if host is None:
+            address = self.raw.transport.get_extra_info("sockname") if self.raw.transport else None
+            host = f"{address[0]}:{address[1]}" if address else "localhost"
+        forwarded_https = (
+            headers.get("X-Forwarded-Ssl") == "on" or headers.get("X-Forwarded-Proto") == "https"
+        )
+        scheme = "https" if forwarded_https or self.raw.secure else "http"
+        return f"{scheme}://{host}{path}"
+
+
+def decode(text: str) -> str:
+    """Percent-decode one piece of a target; "+" is a space, in paths as in queries (CouchDB's unquote).
+
+    Bytes that are not UTF-8 become lone surrogates (PEP 383), which no stored id contains; see `is_text`. Encoded
+    UTF-16 surrogates are U+FFFD, which is what CouchDB shows for them.
+    """
+    if "%" not in text and "+" not in text and text.isascii():
+        return text
+    data = unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape"))
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        pass
+    try:
+        return _SURROGATE.sub("\ufffd", data.decode("utf-8", "surrogatepass"))
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "surrogateescape")
+
+
+def encode(text: str) -> str:
+    """Percent-encode one segment for a Location header, as couch_util:url_encode does ("/" is escaped)."""
+    return quote(text, safe=_UNESCAPED).replace("~", "%7E")
+
+
+def is_text(text: str) -> bool:
+    """Whether a decoded piece of a target was valid UTF-8."""
+    return text.isascii() or not _SURROGATE.search(text)
+
+
+def parse_query(text: str) -> list[tuple[str, str]]:
+    """Decoded (name, value) pairs, in order; a name without "=" has the value ""."""
+    pairs = []
+    for piece in _QUERY_SEPARATOR.split(text):
+        if piece:
+            name, _, value = piece.partition("=")
+            pairs.append((decode(name), decode(value)))
+    return pairs
+
+
+def json_value(text: str) -> Any:
+    """A query value that is JSON text; raises BadRequest "invalid UTF-8 JSON"."""
+    return loads(text.encode("utf-8", "surrogateescape"))
+
+
+def boolean(text: str) -> bool:
+    """A query value that must be a boolean, in any case; raises QueryParseError."""
+    lowered = text.lower()
+    if lowered == "true":
+        return True
+    if lowered == "false":
+        return False
+    raise QueryParseError(f'Invalid boolean parameter: "{text}"')
+
+
+def integer(text: str) -> int:
+    """A query value that must be an integer; raises QueryParseError."""
+    if not _INTEGER.fullmatch(text):
+        raise QueryParseError(f'Invalid value for integer: "{text}"')
+    return int(text)
+
+
+def positive_integer(text: str) -> int:
+    """A query value that must be an integer of at least 0; raises QueryParseError."""
+    number = integer(text)
+    if number < 0:
+        raise QueryParseError(f'Invalid value for positive integer: "{text}"')
+    return number
+
+
+def decompress(body: bytes, encoding: str | None, size_max: int) -> bytes:
+    """Undo the Content-Encoding of a JSON body; a body that would grow beyond `size_max` raises TooLarge."""
+    if encoding is None or encoding == "identity":
+        return body
+    if encoding != "gzip":
+        raise UnsupportedMediaType(f"{encoding} is not a supported content encoding.")
+    output = []
+    room = size_max
+    try:
+        while body:
+            inflater = zlib.decompressobj(31)
+            piece = inflater.decompress(body, room + 1)
+            room -= len(piece)
+            if room < 0:
+                raise TooLarge()
+            if not inflater.eof:
+                raise BadRequest("Request body is not properly gzipped.")
+            output.append(piece)
+            body = inflater.unused_data  # gzip allows several members in a row
+    except zlib.error:
+        raise BadRequest("Request body is not properly gzipped.") from None
+    return b"".join(output)

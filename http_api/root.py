@@ -1,0 +1,172 @@
+"""Addresses of the server as a whole: /, /_up, /_uuids, /_all_dbs, /_dbs_info, /_active_tasks, /_membership."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Any
+
+from aiohttp import web
+
+from couchlite.errors import BadRequest, CouchliteError, DatabaseNotFound
+from couchlite.jsontext import dumps
+
+from . import response
+from .access import server_admin
+from .databases import describe
+from .request import Request, boolean, integer, json_value, positive_integer
+
+COUCHDB_VERSION = "3.5.0"
+NODE = "couchdb@127.0.0.1"
+
+DATABASES_INFO_MAX_KEYS = 100
+
+
+def lister(request: Request) -> None:
+    """Guard of the listings: server administrators, unless [chttpd] admin_only_all_dbs is off."""
+    if request.server.config.boolean("chttpd", "admin_only_all_dbs"):
+        server_admin(request)
+
+
+async def welcome(request: Request) -> web.StreamResponse:
+    body = {
+        "couchdb": "Welcome",
+        "version": COUCHDB_VERSION,
+        "git_sha": "couchlite",
+        "uuid": request.server.uuid,
+        "features": ["pluggable-storage-engines"],
+        "vendor": dict(request.server.config.section("vendor")),
+    }
+    return response.json(request, 200, body)
+
+
+async def favicon(request: Request) -> web.StreamResponse:
+    """No icon of our own: an empty one that is cached, so that browsers stop asking."""
+    return response.empty(request, 204, {"Cache-Control": "public, max-age=31536000"})
+
+
+async def up(request: Request) -> web.StreamResponse:
+    mode = request.server.config.get("couchdb", "maintenance_mode")
+    if mode in ("true", "nolb"):
+        return response.json(request, 404, {"status": "maintenance_mode" if mode == "true" else mode})
+    return response.json(request, 200, {"status": "ok", "seeds": {}})
+
+
+async def uuids(request: Request) -> web.StreamResponse:
+    text = request.query_value("count") or "1"
+    most = request.server.config.integer("uuids", "max_count")
+    try:
+        count = integer(text)
+    except CouchliteError:
+        count = -1
+    if count < 0:
+        raise BadRequest("count must be a positive integer")
+    if count > most:
+        raise BadRequest("count parameter too large")
+    fresh = [secrets.token_hex(16) for _ in range(count)]
+    headers = {
+        "Cache-Control": "no-cache",
+        "Expires": "Mon, 01 Jan 1990 00:00:00 GMT",
+        "Pragma": "no-cache",
+        "ETag": etag_of(dumps(fresh)),
+    }
+    return response.json(request, 200, {"uuids": fresh}, headers)
+
+
+async def all_dbs(request: Request) -> web.StreamResponse:
+    names = _names(request)
+    etag = etag_of(dumps(names))
+    if response.matches(request, etag):
+        return response.not_modified(request, etag)
+    stream = response.Stream(request, headers={"ETag": etag})
+    return await stream.end(dumps(names) + b"\n")
+
+
+async def dbs_info(request: Request) -> web.StreamResponse:
+    """GET: the databases of a range of names."""
+    rows = []
+    for name in _names(request):
+        try:
+            rows.append({"key": name, "info": describe(request.server.open(name))})
+        except DatabaseNotFound:
+            continue  # deleted meanwhile
+    return await response.Stream(request).end(dumps(rows) + b"\n")
+
+
+async def dbs_info_of(request: Request) -> web.StreamResponse:
+    """POST: the databases named by `keys`."""
+    request.require_json_type()
+    body = await request.json_object()
+    if "keys" not in body:
+        raise BadRequest("`keys` member must exist.")
+    keys = body["keys"]
+    if not isinstance(keys, list):
+        raise BadRequest("`keys` member must be an array.")
+    if len(keys) > request.server.config.integer("chttpd", "max_db_number_for_dbs_info_req"):
+        raise BadRequest("too_many_keys")
+    rows: list[dict[str, Any]] = []
+    for key in keys:
+        try:
+            if not isinstance(key, str):
+                raise DatabaseNotFound()
+            rows.append({"key": key, "info": describe(request.server.open(key))})
+        except CouchliteError:
+            rows.append({"key": key, "error": "not_found"})
+    return await response.Stream(request).end(dumps(rows) + b"\n")
+
+
+async def active_tasks(request: Request) -> web.StreamResponse:
+    return response.json(request, 200, [])
+
+
+async def membership(request: Request) -> web.StreamResponse:
+    return response.json(request, 200, {"all_nodes": [NODE], "cluster_nodes": [NODE]})
+
+
+async def db_updates(request: Request) -> web.StreamResponse:
+    feed = request.query_value("feed") or "normal"
+    if feed not in ("normal", "continuous", "longpoll", "eventsource"):
+        raise BadRequest("Supported `feed` types: normal, continuous, longpoll, eventsource")
+    raise DatabaseNotFound()
+
+
+def etag_of(data: bytes) -> str:
+    """A quoted tag of a body's bytes."""
+    return f'"{hashlib.blake2b(data, digest_size=16).hexdigest()}"'
+
+
+def _names(request: Request) -> list[str]:
+    """Names of databases by the range options of a view: startkey, endkey, key, descending, skip, limit ..."""
+    start: Any = None
+    end: Any = None
+    descending = False
+    inclusive_end = True
+    skip = 0
+    limit: int | None = None
+    for name, value in request.query:
+        match name:
+            case "startkey" | "start_key":
+                start = json_value(value)
+            case "endkey" | "end_key":
+                end = json_value(value)
+            case "key":
+                start = end = json_value(value)
+            case "descending":
+                descending = boolean(value)
+            case "inclusive_end":
+                inclusive_end = boolean(value)
+            case "skip":
+                skip = positive_integer(value)
+            case "limit":
+                limit = positive_integer(value)
+    low, high = (end, start) if descending else (start, end)
+    names = [
+        name
+        for name in request.server.names()
+        if (not isinstance(low, str) or name >= low) and (not isinstance(high, str) or name <= high)
+    ]
+    if not inclusive_end and end in names:
+        names.remove(end)
+    if descending:
+        names.reverse()
+    return names[skip : None if limit is None else skip + limit]
