@@ -1,7 +1,7 @@
 """The guards of the routes: who may use an address at all. Each raises, or returns nothing.
 
-The rules themselves are the store's (couchlite.security); here is only which of them an address is under. There is no
-admin party: a request without credentials is anonymous and gets what anonymous users get.
+The rules themselves are the store's (couchlite.security); here is only which of them an address is under.
+There is no admin party: a request without credentials is anonymous and gets what anonymous users get.
 """
 
 from __future__ import annotations
@@ -54,5 +54,7 @@ def authenticated(request: Request) -> None:
 
 
 def may_change_settings(request: Request) -> None:
-    """An administrator of the database or the server, where CouchDB tells 401 from 403: for the handlers that need it."""
+    """An administrator of the database or the server, where CouchDB tells 401 from 403: for the handlers
+    that need it.
+    """
     check_admin(request.database().security, request.principal)

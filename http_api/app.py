@@ -1,9 +1,9 @@
 """The application: every route on one screen, then how a request goes through them.
 
-A request is split, answered if it is a CORS preflight, authenticated, routed, authorised by the guard of its route,
-checked for its method and handed to one handler. The order decides which of two errors a client sees; it is CouchDB's:
-a missing database before a wrong method, a lack of rights before both. aiohttp's low-level server is used without its
-router and middlewares, which would cost a third of the speed.
+A request is split, answered if it is a CORS preflight, authenticated, routed, authorised by the guard of
+its route, checked for its method and handed to one handler. The order decides which of two errors a client
+sees; it is CouchDB's: a missing database before a wrong method, a lack of rights before both. aiohttp's
+low-level server is used without its router and middlewares, which would cost a third of the speed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from aiohttp import web
 
 from couchlite.errors import (
     BadRequest,
-    CouchliteError,
     IllegalDocumentId,
     MethodNotAllowed,
     NotFound,

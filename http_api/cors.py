@@ -1,7 +1,8 @@
 """Cross-origin resource sharing, with the semantics of CouchDB's chttpd_cors.
 
-Configuration: [chttpd] enable_cors; [cors] origins, credentials, methods, headers, max_age, exposed_headers; a
-section [cors:HOST] overrides [cors] for requests to that host. An origin is compared case-sensitively.
+Configuration: [chttpd] enable_cors; [cors] origins, credentials, methods, headers, max_age,
+exposed_headers; a section [cors:HOST] overrides [cors] for requests to that host. An origin is compared
+case-sensitively.
 """
 
 from __future__ import annotations
@@ -14,22 +15,44 @@ from multidict import CIMultiDict
 if TYPE_CHECKING:
     from .request import Request
 
-_HEADERS = (
-    "accept accept-language authorization content-length content-range content-type destination expires if-match "
-    "last-modified origin pragma x-couch-full-commit x-couch-id x-couch-persist x-couchdb-www-authenticate "
-    "x-http-method-override x-requested-with x-couchdb-vhost-path"
-).split()
-_METHODS = "CONNECT COPY DELETE GET HEAD OPTIONS POST PUT TRACE".split()
-_SIMPLE_HEADERS = frozenset(
-    ("cache-control", "content-language", "content-type", "expires", "last-modified", "pragma")
-)
-_EXPOSED = "accept-ranges etag server x-couch-request-id x-couch-update-newrev x-couchdb-body-time".split()
+_HEADERS = [
+    "accept",
+    "accept-language",
+    "authorization",
+    "content-length",
+    "content-range",
+    "content-type",
+    "destination",
+    "expires",
+    "if-match",
+    "last-modified",
+    "origin",
+    "pragma",
+    "x-couch-full-commit",
+    "x-couch-id",
+    "x-couch-persist",
+    "x-couchdb-www-authenticate",
+    "x-http-method-override",
+    "x-requested-with",
+    "x-couchdb-vhost-path",
+]
+_METHODS = ["CONNECT", "COPY", "DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT", "TRACE"]
+_SIMPLE_HEADERS = {"cache-control", "content-language", "expires", "last-modified", "pragma"}
+_EXPOSED = [
+    "accept-ranges",
+    "etag",
+    "server",
+    "x-couch-request-id",
+    "x-couch-update-newrev",
+    "x-couchdb-body-time",
+]
 _MAX_AGE_S = "600"
 _LIST = re.compile(r"\s*,\s*")
 
 
 def preflight(request: Request) -> dict[str, str] | None:
-    """The headers that answer a preflight (status 204, no authentication); None when it is not one to be granted.
+    """The headers that answer a preflight (status 204, no authentication); None when it is not one to be
+    granted.
 
     A refused preflight is then handled like any other OPTIONS request: 401 or 405.
     """
@@ -58,7 +81,7 @@ def expose(request: Request, headers: CIMultiDict[str]) -> None:
     if not _accepts(request, origin):
         return
     names = [name.lower() for name in sorted(headers)]
-    simple = [name for name in names if name in _SIMPLE_HEADERS and name != "content-type"]
+    simple = [name for name in names if name in _SIMPLE_HEADERS]
     exposed = [name.lower() for name in _setting_list(request, "exposed_headers", _EXPOSED)]
     headers.update(_grant(request, origin))
     headers["Access-Control-Expose-Headers"] = ", ".join(["content-type", *simple, *exposed])

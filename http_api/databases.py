@@ -21,7 +21,9 @@ _POSITIVE = re.compile("0*[1-9][0-9]*")
 
 
 async def create(request: Request) -> web.StreamResponse:
-    """PUT /{db}. `q`, `n` and `placement` are checked as CouchDB does; there is one shard whatever they say."""
+    """PUT /{db}. `q`, `n` and `placement` are checked as CouchDB does; there is one shard whatever they
+    say.
+    """
     name = request.segments[0]
     for parameter in ("n", "q"):
         value = request.query_value(parameter)

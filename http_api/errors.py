@@ -1,9 +1,9 @@
 """The one place where an exception becomes a response.
 
-A CouchliteError carries its status, error word and reason from where it was born. Anything else is a fault of ours:
-it is logged under the request's id, and the client is told that id and nothing more. Once a body has begun its status
-can't change: the error is written as a last line and the connection is cut without the closing chunk, so that no
-client takes what it has for the whole.
+A CouchliteError carries its status, error word and reason from where it was born. Anything else is a fault
+of ours: it is logged under the request's id, and the client is told that id and nothing more. Once a body
+has begun its status can't change: the error is written as a last line and the connection is cut without the
+closing chunk, so that no client takes what it has for the whole.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ async def _cut(request: Request, begun: web.StreamResponse, error: CouchliteErro
 
 
 def _challenge(request: Request, error: CouchliteError) -> tuple[int, dict[str, str]]:
-    """Status and headers: a 401 may ask for credentials, or send a browser to the login page (chttpd:error_headers)."""
+    """Status and headers: a 401 may ask for credentials, or send a browser to the login page
+    (chttpd:error_headers).
+    """
     headers = dict(error.headers)
     if error.status != 401:
         return error.status, headers

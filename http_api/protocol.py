@@ -21,7 +21,8 @@ TARGET_LENGTH_MAX = 1_048_576
 # One header line, and how many of them: what mochiweb takes.
 HEADER_SIZE_MAX_BYTES = 65_536
 HEADERS_MAX = 1_000
-# What is read ahead of a handler that consumes a body: enough to keep a fast upload going, small enough for hundreds.
+# What is read ahead of a handler that consumes a body: enough to keep a fast upload going, small enough for
+# hundreds.
 READ_AHEAD_BYTES = 262_144
 # How long the rest of a refused body is read and dropped, so that its client gets to the response.
 LINGER_S = 30.0

@@ -1,10 +1,12 @@
-"""One HTTP request as the handlers see it: target split and decoded as CouchDB does it, typed query values, body.
+"""One HTTP request as the handlers see it: target split and decoded as CouchDB does it, typed query values,
+body.
 
 What must stay true here:
 - The raw target is split on "/" *before* anything is percent-decoded, so that `a%2Fb` is one segment; nothing
   normalises `..` or `.`, which are legal document ids.
 - Nothing is read, decoded or allocated before a handler asks for it: a plain GET pays for its own path only.
-- Every limit is checked while bytes arrive, before and after decompression: no body grows beyond it in memory.
+- Every limit is checked while bytes arrive, before and after decompression: no body grows beyond it in
+  memory.
 """
 
 from __future__ import annotations
@@ -48,8 +50,9 @@ _UNESCAPED = ".-_:"
 class Request:
     """A request with its lazily parsed parts.
 
-    `method` is what decides the handler: HEAD counts as GET (`is_head` tells), and a POST may carry another method
-    in X-HTTP-Method-Override. `doc_id` and `attachment_name` are set by the router for document routes.
+    `method` is what decides the handler: HEAD counts as GET (`is_head` tells), and a POST may carry another
+    method in X-HTTP-Method-Override. `doc_id` and `attachment_name` are set by the router for document
+    routes.
     """
 
     __slots__ = (
@@ -104,7 +107,7 @@ class Request:
         else:
             self.id = f"{getrandbits(40):010x}"
 
-    # -- target ----------------------------------------------------------------------------------------------------
+    # Target
 
     def split_target(self) -> None:
         """Fill `segments` (decoded, without the empty ones) and `query_text` from the raw target.
@@ -127,7 +130,7 @@ class Request:
         """The raw path, without the query: what the client asked for, escapes intact."""
         return self.target.partition("#")[0].partition("?")[0]
 
-    # -- query -----------------------------------------------------------------------------------------------------
+    # Query
 
     @property
     def query(self) -> list[tuple[str, str]]:
@@ -155,7 +158,7 @@ class Request:
         """Whether the first value is exactly "true"; anything else counts as false, without an error."""
         return self.query_value(name) == "true"
 
-    # -- database --------------------------------------------------------------------------------------------------
+    # Database
 
     def database(self) -> Database:
         """The database named by the first segment, open, after the membership check.
@@ -169,7 +172,7 @@ class Request:
             self._database = database
         return database
 
-    # -- body ------------------------------------------------------------------------------------------------------
+    # Body
 
     @property
     def content_length(self) -> int | None:
@@ -182,7 +185,9 @@ class Request:
         return self.raw.body_exists
 
     def require_json_type(self) -> None:
-        """Raise UnsupportedMediaType unless Content-Type is application/json, compared case-sensitively as there."""
+        """Raise UnsupportedMediaType unless Content-Type is application/json, compared case-sensitively as
+        there.
+        """
         given = self.headers.get("Content-Type")
         if given is None or given.lstrip(";").partition(";")[0] != "application/json":
             raise UnsupportedMediaType("Content-Type must be application/json")
@@ -190,8 +195,8 @@ class Request:
     async def json(self) -> Any:
         """The body as a JSON value, decompressed when it came gzipped.
 
-        Raises BadRequest for a missing or malformed body, UnsupportedMediaType for an unknown Content-Encoding,
-        TooLarge beyond [chttpd] max_http_request_size.
+        Raises BadRequest for a missing or malformed body, UnsupportedMediaType for an unknown
+        Content-Encoding, TooLarge beyond [chttpd] max_http_request_size.
         """
         if self.content_length is None and not self.raw.body_exists:
             raise BadRequest("Missing request body")
@@ -213,8 +218,8 @@ class Request:
     async def body_chunks(self, size_max: int | None = None) -> AsyncIterator[bytes]:
         """The body piece by piece, as it arrives and not faster than it is consumed; raises TooLarge.
 
-        Nothing is asked of a client that waits for "100 Continue" before this is called, so that a request that is
-        refused anyway never sends its body.
+        Nothing is asked of a client that waits for "100 Continue" before this is called, so that a request
+        that is refused anyway never sends its body.
         """
         limit = self.body_size_max if size_max is None else size_max
         announced = self.content_length
@@ -250,7 +255,7 @@ class Request:
             await self.raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.raw.writer.output_size = 0  # what was written is not part of the response
 
-    # -- addresses -------------------------------------------------------------------------------------------------
+    # Addresses
 
     def absolute_uri(self, path: str) -> str:
         """`path` behind the scheme and host by which the client (or its proxy) reached this server."""
@@ -269,8 +274,8 @@ class Request:
 def decode(text: str) -> str:
     """Percent-decode one piece of a target; "+" is a space, in paths as in queries (CouchDB's unquote).
 
-    Bytes that are not UTF-8 become lone surrogates (PEP 383), which no stored id contains; see `is_text`. Encoded
-    UTF-16 surrogates are U+FFFD, which is what CouchDB shows for them.
+    Bytes that are not UTF-8 become lone surrogates (PEP 383), which no stored id contains; see `is_text`.
+    Encoded UTF-16 surrogates are U+FFFD, which is what CouchDB shows for them.
     """
     if "%" not in text and "+" not in text and text.isascii():
         return text

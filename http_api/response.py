@@ -1,7 +1,8 @@
 """Responses with CouchDB's headers: whole JSON bodies, empty ones, and streamed rows.
 
-What must stay true here: every response, error or not, leaves through these functions, so that each has the request
-id, the CORS headers of its origin and the same framing; a HEAD has the headers of its GET and no body.
+What must stay true here: every response, error or not, leaves through these functions, so that each has the
+request id, the CORS headers of its origin and the same framing; a HEAD has the headers of its GET and no
+body.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ Headers = Mapping[str, str]
 
 
 def json(request: Request, status: int, value: Any, headers: Headers | None = None) -> web.Response:
-    """A JSON response; `value` is encoded unless it is bytes that already are JSON. The body ends with a newline."""
+    """A JSON response; `value` is encoded unless it is bytes that already are JSON. The body ends with a
+    newline.
+    """
     body = (value if isinstance(value, bytes) else dumps(value)) + b"\n"
     return web.Response(status=status, body=body, headers=json_headers(request, headers))
 
@@ -107,8 +110,8 @@ class HeadAnswered(Exception):
 class Stream:
     """A chunked response whose pieces are written as they come, no faster than the client reads.
 
-    The status and the headers leave with the first full piece, so that an error before it still gets a status of its
-    own. One that comes later is told in-band (see errors.py).
+    The status and the headers leave with the first full piece, so that an error before it still gets a
+    status of its own. One that comes later is told in-band (see errors.py).
 
         stream = Stream(request, headers={"ETag": etag})
         await stream.write(b'{"rows":[\\r\\n')

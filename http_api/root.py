@@ -1,4 +1,6 @@
-"""Addresses of the server as a whole: /, /_up, /_uuids, /_all_dbs, /_dbs_info, /_active_tasks, /_membership."""
+"""Addresses of the server as a whole: /, /_up, /_uuids, /_all_dbs, /_dbs_info, /_active_tasks,
+/_membership.
+"""
 
 from __future__ import annotations
 
@@ -136,7 +138,9 @@ def etag_of(data: bytes) -> str:
 
 
 def _names(request: Request) -> list[str]:
-    """Names of databases by the range options of a view: startkey, endkey, key, descending, skip, limit ..."""
+    """Names of databases by the range options of a view: startkey, endkey, key, descending, skip, limit
+    ...
+    """
     start: Any = None
     end: Any = None
     descending = False
