@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import jsontext
-from .blobs import StagedBlob
 from .errors import BadRequest, DocumentInvalid, IllegalDocumentId, TooLarge
 from .records import AttachmentInfo
 from .revision import Rev
+from .upload import StagedBlob
 
 MAX_DOCUMENT_SIZE_BYTES = 8_000_000
 """CouchDB's default of [couchdb] max_document_size; of the JSON text without underscore fields."""
@@ -48,8 +48,10 @@ class AttachmentEdit:
     data: bytes | None = None
     staged: StagedBlob | None = None
     encoding: str | None = None
-    length: int | None = None
-    """Of a part that follows: its announced length as sent."""
+    sent_length: int | None = None
+    """Of a part that follows: how many bytes were announced to come, encoded as they are."""
+    identity_length: int | None = None
+    """Of a part that follows: its announced length once decoded."""
     stored: AttachmentInfo | None = None
     """What a stub was found to stand for."""
 
@@ -172,7 +174,9 @@ def _parse_attachment(name: str, props: dict[str, Any]) -> AttachmentEdit:
         edit.follows = True
         encoding = props.get("encoding")
         edit.encoding = encoding if isinstance(encoding, str) and encoding != "identity" else None
-        edit.length = _integer(props.get("encoded_length" if edit.encoding else "length"))
+        edit.identity_length = _integer(props.get("length"))
+        encoded_length = _integer(props.get("encoded_length")) if edit.encoding else None
+        edit.sent_length = edit.identity_length if encoded_length is None else encoded_length
     else:
         edit.data = _decode_data(name, props.get("data"))
     return edit

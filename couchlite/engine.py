@@ -40,6 +40,10 @@ class CatalogSpace(IntEnum):
     UPDATES = 3
 
 
+class MustGrow(BaseException):
+    """Passes through the function given to `Engine.write`, which then starts again with more room; never caught."""
+
+
 class Reader(Protocol):
     """One consistent snapshot."""
 
@@ -54,6 +58,9 @@ class Reader(Protocol):
 
 class Batch(Reader, Protocol):
     """A snapshot that also sees and collects its own writes."""
+
+    writes: int
+    """How many writes it has collected."""
 
     def put(self, space: IntEnum, key: bytes, value: bytes) -> None: ...
 

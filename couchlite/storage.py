@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import lmdb
 
-from .engine import Batch, Reader
+from .engine import Batch, MustGrow, Reader
 from .errors import DataDirectoryError, InsufficientStorage
 
 T = TypeVar("T")
@@ -91,12 +91,12 @@ def _until(
 class LmdbBatch:
     """A write transaction."""
 
-    __slots__ = ("_spaces", "_txn", "dirty")
+    __slots__ = ("_spaces", "_txn", "writes")
 
     def __init__(self, environment: LmdbEnvironment, txn: lmdb.Transaction) -> None:
         self._txn = txn
         self._spaces = environment.spaces
-        self.dirty = False
+        self.writes = 0
 
     def get(self, space: IntEnum, key: bytes) -> bytes | None:
         return self._txn.get(key, db=self._spaces[space])
@@ -107,16 +107,25 @@ class LmdbBatch:
         return _scan(self._txn.cursor(db=self._spaces[space]), start, stop, reverse)
 
     def put(self, space: IntEnum, key: bytes, value: bytes) -> None:
-        self.dirty = True
-        self._txn.put(key, value, db=self._spaces[space])
+        self.writes += 1
+        try:
+            self._txn.put(key, value, db=self._spaces[space])
+        except lmdb.MapFullError as error:
+            raise MustGrow from error
 
     def append(self, space: IntEnum, key: bytes, value: bytes) -> None:
-        self.dirty = True
-        self._txn.put(key, value, append=True, db=self._spaces[space])
+        self.writes += 1
+        try:
+            self._txn.put(key, value, append=True, db=self._spaces[space])
+        except lmdb.MapFullError as error:
+            raise MustGrow from error
 
     def delete(self, space: IntEnum, key: bytes) -> bool:
-        self.dirty = True
-        return bool(self._txn.delete(key, db=self._spaces[space]))
+        self.writes += 1
+        try:
+            return bool(self._txn.delete(key, db=self._spaces[space]))
+        except lmdb.MapFullError as error:
+            raise MustGrow from error
 
 
 class LmdbEnvironment:
@@ -163,7 +172,7 @@ class LmdbEnvironment:
             try:
                 with self._env.begin(write=True) as txn:
                     return function(LmdbBatch(self, txn))
-            except lmdb.MapFullError:
+            except (MustGrow, lmdb.MapFullError):
                 new_size = self._env.info()["map_size"] * 2
             except lmdb.MapResizedError:
                 new_size = 0

@@ -1,0 +1,245 @@
+"""Who somebody is: server administrators (section [admins]) and users (documents of `_users`), and their credentials.
+
+What must stay true here:
+- A slow hash is never computed on the event loop, nor twice at once for the same credentials: fifty connections that
+  arrive together with one password cost one hash.
+- A password that was verified is remembered by a keyed hash together with the stored hash it matched. Whatever
+  changes the stored hash (a new password, another administrator line) thereby ends the memory; nothing needs telling.
+- The clear password is neither kept nor logged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import logging
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from . import cookies, passwords, totp
+from .config import Config
+from .errors import Forbidden, Unauthorized
+from .lockout import Failures
+from .passwords import PasswordHash
+from .security import Principal
+
+WRONG = "Name or password is incorrect."
+LOCKED = "Account is temporarily locked due to multiple authentication failures"
+CONFLICTED = (
+    "User document conflicts must be resolved before the document is used for authentication purposes."
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class UserDocument:
+    """The winning revision of a document of `_users`."""
+
+    fields: Mapping[str, Any]
+    conflicted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What is known of a name: its roles and how its password is stored."""
+
+    name: str
+    roles: tuple[str, ...]
+    password: PasswordHash | None
+    second_factor: Mapping[str, Any] | None = None
+    in_document: bool = False
+
+    @property
+    def principal(self) -> Principal:
+        return Principal(self.name, self.roles)
+
+    @property
+    def salt(self) -> str:
+        return self.password.salt if self.password else ""
+
+
+@dataclass(slots=True)
+class _Verified:
+    password: PasswordHash
+    digest: bytes
+    used_s: float
+
+
+class Accounts:
+    """All accounts of a server, as one of its processes sees them.
+
+    :param find_user: reads a user's document by name; called on every authentication, so it must be quick.
+    :param failures: shared by the processes of the server.
+    :param outdated: called (in any thread) with the name and password of a user whose stored hash is of an older kind
+        than the configuration asks for, after they were verified.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        find_user: Callable[[str], UserDocument | None],
+        *,
+        failures: Failures | None = None,
+        outdated: Callable[[str, str], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._find_user = find_user
+        self._failures = failures or Failures()
+        self._outdated = outdated
+        self._verified: OrderedDict[str, _Verified] = OrderedDict()
+        self._verifying: dict[tuple[PasswordHash, bytes], asyncio.Future[bool]] = {}
+        self._secret = secrets.token_bytes(32)
+        # One core stays free: hashing must not starve the requests of those who are already known.
+        hashing_threads = max(1, (os.cpu_count() or 2) - 1)
+        self._hashing = ThreadPoolExecutor(hashing_threads, thread_name_prefix="passwords")
+
+    def close(self) -> None:
+        self._hashing.shutdown(cancel_futures=True)
+
+    def find(self, name: str) -> Account | None:
+        """The account of that name; an administrator has the roles of the user document of the same name, too.
+
+        :raises Unauthorized: its document has conflicts (and allow_conflicted_user_docs is off).
+        """
+        user = self._find_user(name)
+        if user and user.conflicted and not self._config.boolean("chttpd_auth", "allow_conflicted_user_docs"):
+            raise Unauthorized(CONFLICTED)
+        fields = user.fields if user else {}
+        admin_value = self._config.reported("admins", name)
+        admin_password = passwords.from_admin_value(admin_value) if admin_value else None
+        if admin_password:
+            return Account(name, ("_admin", *_roles(fields)), admin_password)
+        if user is None:
+            return None
+        second_factor = fields.get("totp")
+        return Account(
+            name,
+            _roles(fields),
+            passwords.from_fields(fields),
+            second_factor if isinstance(second_factor, dict) else None,
+            in_document=True,
+        )
+
+    async def authenticate_basic(self, name: str, password: str, address: str = "") -> Principal:
+        """The principal of a name and a password that came with a request from `address`.
+
+        :raises Unauthorized: no such account, or another password, or one that needs a second factor.
+        :raises Forbidden: too many failures from that address.
+        """
+        account = self.find(name)
+        if account is None or account.second_factor is not None:
+            raise Unauthorized(WRONG)
+        await self._verify(account, password, address)
+        return account.principal
+
+    async def log_in(self, name: str, password: str, address: str = "", token: str = "") -> Account:
+        """As `authenticate_basic`, for a login form: with a second factor where the account has one."""
+        account = self.find(name) or Account(name, (), None)
+        await self._verify(account, password, address)
+        if account.second_factor is not None and not totp.matches(token, account.second_factor, time.time()):
+            raise Unauthorized(WRONG)
+        return account
+
+    # Session cookies
+
+    def make_cookie(self, account: Account) -> str:
+        """The value of a new AuthSession cookie."""
+        algorithm = cookies.algorithms(self._config)[0]
+        return cookies.seal(account.name, self._cookie_key(account), algorithm, int(time.time()))
+
+    def authenticate_cookie(self, value: str) -> tuple[Account, bool] | None:
+        """Whose AuthSession cookie this is, and whether it is due for renewal; None when it is not (or no longer) good.
+
+        :raises BadRequest: it is none of ours at all.
+        """
+        cookie = cookies.unseal(value)
+        account = self.find(cookie.name)
+        if account is None or cookie.issued_s is None:
+            return None
+        lifetime_s = self._config.integer("chttpd_auth", "timeout")
+        left_s = cookie.issued_s + lifetime_s - int(time.time())
+        if left_s <= 0 or not cookie.is_signed(self._cookie_key(account), cookies.algorithms(self._config)):
+            return None
+        return account, left_s < lifetime_s * 0.9
+
+    def _cookie_key(self, account: Account) -> bytes:
+        # The salt is new with every password, which ends the sessions begun with the old one.
+        return (self._config.text("chttpd_auth", "secret") + account.salt).encode()
+
+    # Verification
+
+    async def _verify(self, account: Account, password: str, address: str) -> None:
+        who = (address, account.name, account.salt)
+        mode = self._config.text("chttpd_auth_lockout", "mode")
+        if mode in ("warn", "enforce"):
+            failures = self._failures.count(*who)
+            if failures >= self._config.integer("chttpd_auth_lockout", "threshold"):
+                logger.warning("user %r from %s: %d failed logins", account.name, address or "?", failures)
+                if mode == "enforce":
+                    raise Forbidden(LOCKED)
+        if not await self._matches(account, password):
+            if mode in ("warn", "enforce"):
+                self._failures.add(*who)
+            logger.warning("user %r from %s: authentication failed", account.name, address or "?")
+            raise Unauthorized(WRONG)
+
+    async def _matches(self, account: Account, password: str) -> bool:
+        stored = account.password
+        if stored is None:
+            return False
+        digest = hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=self._secret).digest()
+        remembered = self._remembered(account.name, stored)
+        if remembered is not None:
+            return hmac.compare_digest(remembered, digest)
+        key = (stored, digest)
+        running = self._verifying.get(key)
+        if running is None:
+            loop = asyncio.get_running_loop()
+            running = loop.run_in_executor(self._hashing, passwords.matches, password, stored, self._config)
+            self._verifying[key] = running
+            running.add_done_callback(lambda _: self._verifying.pop(key, None))
+        if not await asyncio.shield(running):
+            return False
+        self._remember(account.name, stored, digest)
+        self._upgrade(account, stored, password)
+        return True
+
+    def _remembered(self, name: str, stored: PasswordHash) -> bytes | None:
+        verified = self._verified.get(name)
+        if verified is None:
+            return None
+        now = time.monotonic()
+        idle_s = self._config.integer("couch_passwords_cache", "max_idle") / 1000
+        if verified.password != stored or now - verified.used_s > idle_s:
+            del self._verified[name]
+            return None
+        verified.used_s = now
+        self._verified.move_to_end(name)
+        return verified.digest
+
+    def _remember(self, name: str, stored: PasswordHash, digest: bytes) -> None:
+        if not self._config.boolean("couch_passwords_cache", "enable"):
+            return
+        self._verified[name] = _Verified(stored, digest, time.monotonic())
+        self._verified.move_to_end(name)
+        while len(self._verified) > self._config.integer("couch_passwords_cache", "max_objects"):
+            self._verified.popitem(last=False)
+
+    def _upgrade(self, account: Account, stored: PasswordHash, password: str) -> None:
+        if self._outdated is None or not account.in_document or passwords.is_current(stored, self._config):
+            return
+        if self._config.boolean("chttpd_auth", "upgrade_hash_on_auth"):
+            self._hashing.submit(self._outdated, account.name, password)
+
+
+def _roles(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    roles = fields.get("roles")
+    return tuple(role for role in roles if isinstance(role, str)) if isinstance(roles, list) else ()

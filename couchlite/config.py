@@ -1,0 +1,221 @@
+"""The configuration: sections of keys of text, as CouchDB's.
+
+Layers, each over the one before: the defaults (config_defaults.py), what this run of the server was started with
+(port, address, directories), an ini file, what was set while running. The last layer lives in a store shared by all
+processes of the server, so that a change made through one is seen by all, and after a restart.
+
+What must stay true here:
+- Reading is cheap enough for every request: the layers are merged only when the store's version has moved.
+- A value is text. `integer`, `boolean`, `limit` and `words` read it as CouchDB does: a text that can't be read so
+  counts as not set.
+- Removing a key uncovers the layer below; a default can be covered, never removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Protocol
+
+from .config_defaults import BUILT_IN, REPORTED, Sections
+from .errors import BadRequest, DataDirectoryError
+
+UNREADABLE_FILE = "the configuration file {path} can't be read: {why}"
+
+
+class SettingsStore(Protocol):
+    """A small persistent map of text, shared by all processes of one server."""
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def delete(self, key: str) -> None: ...
+
+    def items(self) -> Iterable[tuple[str, str]]: ...
+
+    def version(self) -> int:
+        """A number that is another one after every change, made by whichever process. Cheap."""
+        ...
+
+
+class Config:
+    """The merged configuration of one server, as seen by this process.
+
+    :param store: what was set while running.
+    :param started_with: values of this run, below the file.
+    :param file: an ini file in the form of CouchDB's local.ini.
+    :raises DataDirectoryError: the file can't be read.
+    """
+
+    def __init__(
+        self, store: SettingsStore, *, started_with: Sections | None = None, file: Path | None = None
+    ) -> None:
+        self._store = store
+        self._started_with = started_with or {}
+        self._file = file
+        self._from_file: Sections = read_ini(file) if file else {}
+        self._merged: dict[str, dict[str, str]] = {}
+        self._merged_at: int | None = None
+
+    # Reading
+
+    def get(self, section: str, key: str, default: str | None = None) -> str | None:
+        """The value in force: what is set, else the built-in default, else `default`."""
+        value = self.reported(section, key)
+        if value is None:
+            value = BUILT_IN.get(section, {}).get(key, default)
+        return value
+
+    def text(self, section: str, key: str) -> str:
+        """As `get`, for keys that have a default; an unknown key is empty text."""
+        return self.get(section, key) or ""
+
+    def boolean(self, section: str, key: str) -> bool:
+        for value in (self.reported(section, key), BUILT_IN.get(section, {}).get(key)):
+            if value in ("true", "false"):
+                return value == "true"
+        return False
+
+    def integer(self, section: str, key: str) -> int:
+        for value in (self.reported(section, key), BUILT_IN.get(section, {}).get(key)):
+            if value is not None and (number := _integer(value)) is not None:
+                return number
+        raise KeyError(f"{section}/{key} has no default")
+
+    def limit(self, section: str, key: str) -> int | None:
+        """As `integer`; None where the value is "infinity"."""
+        return None if self.get(section, key) == "infinity" else self.integer(section, key)
+
+    def words(self, section: str, key: str) -> list[str]:
+        """A comma-separated list; blanks around the commas don't count."""
+        return [word for part in self.text(section, key).split(",") if (word := part.strip())]
+
+    def reported(self, section: str, key: str) -> str | None:
+        """The value as the configuration lists it: None where only a built-in default is in force."""
+        return self.as_dict().get(section, {}).get(key)
+
+    def section(self, name: str) -> Mapping[str, str]:
+        return self.as_dict().get(name, {})
+
+    def as_dict(self) -> Sections:
+        """All sections. The same object until something changes, so callers can cache on its identity."""
+        version = self._store.version()
+        if version != self._merged_at:
+            self._merged = self._merge()
+            self._merged_at = version
+        return self._merged
+
+    # Changing
+
+    def set(self, section: str, key: str, value: str, *, persist: bool = True) -> None:
+        """Set for all processes; without `persist` only until the server stops.
+
+        :raises BadRequest: a control character in any of the three, or a bracket in section or key.
+        """
+        _check(section, key, value)
+        if persist:
+            self._store.set(_key(_PERSISTENT, section, key), value)
+            self._store.delete(_key(_VOLATILE, section, key))
+        else:
+            self._store.set(_key(_VOLATILE, section, key), value)
+
+    def delete(self, section: str, key: str, *, persist: bool = True) -> None:
+        """Uncover the layer below; what wasn't set is no error. Without `persist`, only what `set` without it set."""
+        self._store.delete(_key(_VOLATILE, section, key))
+        if persist:
+            self._store.delete(_key(_PERSISTENT, section, key))
+
+    def forget_volatile(self) -> None:
+        """Drop what was set without `persist`; the server does this when it starts."""
+        for stored, _ in list(self._store.items()):
+            if stored.startswith(_VOLATILE):
+                self._store.delete(stored)
+
+    def reload(self) -> None:
+        """Read the file again, in this process."""
+        if self._file:
+            self._from_file = read_ini(self._file)
+            self._merged_at = None
+
+    def _merge(self) -> dict[str, dict[str, str]]:
+        merged: dict[str, dict[str, str]] = {}
+        layers = (REPORTED, self._started_with, self._from_file, *self._overrides())
+        for layer in layers:
+            for section, values in layer.items():
+                merged.setdefault(section, {}).update(values)
+        return merged
+
+    def _overrides(self) -> tuple[Sections, Sections]:
+        layers: dict[str, dict[str, dict[str, str]]] = {_PERSISTENT: {}, _VOLATILE: {}}
+        for stored, value in self._store.items():
+            kind, section, key = stored.split("\0")
+            layers[kind].setdefault(section, {})[key] = value
+        return layers[_PERSISTENT], layers[_VOLATILE]
+
+
+_PERSISTENT = "p"
+_VOLATILE = "v"
+
+
+def _key(kind: str, section: str, key: str) -> str:
+    return f"{kind}\0{section}\0{key}"
+
+
+def _integer(text: str) -> int | None:
+    digits = text[1:] if text[:1] in ("-", "+") else text
+    return int(text) if digits.isascii() and digits.isdigit() else None
+
+
+def _check(section: str, key: str, value: str) -> None:
+    if not _printable(section) or _bracketed(section):
+        raise BadRequest("Invalid configuration section")
+    if not _printable(key) or _bracketed(key):
+        raise BadRequest("Invalid configuration key")
+    if not _printable(value):
+        raise BadRequest("Invalid configuration value")
+
+
+def _printable(text: str) -> bool:
+    return text.replace("\t", " ").isprintable()
+
+
+def _bracketed(text: str) -> bool:
+    return "[" in text or "]" in text
+
+
+def read_ini(path: Path) -> Sections:
+    """The sections of an ini file, by CouchDB's rules.
+
+    A comment starts with `;` at the start of a line or after a blank. Where a line has ` = ` it is split there, so
+    that a key may contain `=`. Lines that make no sense are skipped, as are keys without a value.
+
+    :raises DataDirectoryError: the file can't be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise DataDirectoryError(UNREADABLE_FILE.format(path=path, why=why)) from error
+    sections: dict[str, dict[str, str]] = {}
+    section = ""
+    for line in map(_uncommented, text.splitlines()):
+        if line.startswith("["):
+            name, closed, rest = line[1:].partition("]")
+            if name and closed and not rest:
+                section = name
+        elif section and (pair := _key_value(line)):
+            sections.setdefault(section, {})[pair[0]] = pair[1]
+    return sections
+
+
+def _uncommented(line: str) -> str:
+    line = line.strip()
+    if line.startswith(";"):
+        return ""
+    return line.split(" ;")[0].split("\t;")[0].strip()
+
+
+def _key_value(line: str) -> tuple[str, str] | None:
+    separator = " = " if " = " in line else "="
+    key, _, value = line.partition(separator)
+    key, value = key.strip(), value.strip()
+    return (key, value) if key and value else None

@@ -1,0 +1,428 @@
+"""The two ways to write a document: `new_edit` checks the parent, `replicated_edits` graft a history.
+
+Functions of a WriteTxn. They decide before they write: a Conflict is raised before the first put. What can be done
+outside the transaction (parsing, hashing, compressing) is in `prepare`, so that it costs no writer any time.
+Semantics: couch_db:update_docs and couch_db_updater:merge_rev_tree.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import compression, keys, records
+from .blobs import BlobStore
+from .compression import BodyCodec
+from .document import AttachmentEdit, Edit
+from .engine import Space
+from .errors import BadRequest, Conflict, CouchliteError, MissingStub
+from .records import AttachmentInfo, DocHead, RevInfo
+from .revision import Rev, new_rev
+from .revtree import Node, RevTree
+from .writer import WriteTxn
+
+Result = Rev | CouchliteError
+
+
+@dataclass(slots=True)
+class Prepared:
+    """An edit with its body compressed and, where no stub keeps it from being known, its new revision."""
+
+    edit: Edit
+    codec: int
+    data: bytes
+    rev: Rev | None
+
+
+@dataclass(slots=True, frozen=True)
+class Context:
+    """What the edits of one database need beside the transaction."""
+
+    codec: BodyCodec
+    blobs: BlobStore
+
+
+def prepare(edit: Edit, codec: BodyCodec, *, new_edits: bool) -> Prepared:
+    """Compress the body and compute the revision. Attachments with data must be staged already.
+
+    :raises BadRequest: two attachments of one name.
+    """
+    attachments = edit.attachments
+    if attachments and len({attachment.name for attachment in attachments}) < len(attachments):
+        raise BadRequest("Duplicate attachments")
+    for attachment in attachments:
+        if new_edits:
+            attachment.revpos = attachment.revpos if attachment.stub else None
+        elif attachment.revpos is None:
+            attachment.revpos = 0
+    if not new_edits:
+        rev = edit.path[0] if edit.path else None
+    elif any(attachment.stub for attachment in attachments):
+        rev = None
+    else:
+        rev = _revision(edit, edit.path[0] if edit.path else None)
+    number, data = codec.encode(edit.body)
+    return Prepared(edit, number, data, rev)
+
+
+def _revision(edit: Edit, parent: Rev | None) -> Rev:
+    return new_rev(
+        deleted=edit.deleted,
+        parent=parent,
+        body=edit.fields,
+        # CouchDB folds the list, so that the last attachment is hashed first.
+        attachments=[_identity(attachment) for attachment in reversed(edit.attachments)],
+    )
+
+
+def _identity(attachment: AttachmentEdit) -> tuple[str, str, bytes]:
+    if attachment.stored is not None:
+        return attachment.stored.name, attachment.stored.content_type, attachment.stored.md5
+    assert attachment.staged is not None, "attachments are staged before they are hashed"
+    return attachment.name, attachment.content_type, attachment.staged.md5
+
+
+# --- interactive edits -----------------------------------------------------------------------------------------
+
+
+def new_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> list[Result]:
+    """Apply interactive edits in order; each gives its new revision, or the Conflict that refused it.
+
+    :raises MissingStub: an attachment stub stands for nothing; then none of the edits may be kept.
+    """
+    results: list[Result] = []
+    for prepared in edits:
+        try:
+            results.append(new_edit(txn, context, prepared))
+        except Conflict as error:
+            results.append(error)
+    _learn_dictionary(txn, context)
+    return results
+
+
+def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
+    """Add a revision on the leaf that the edit names, or a first revision.
+
+    :raises Conflict: the document has moved on, or the parent is no leaf.
+    """
+    edit = prepared.edit
+    id_bytes = edit.id.encode()
+    key = keys.find(txn.kv, Space.DOCS, id_bytes)
+    record = None if key is None else txn.kv.get(Space.DOCS, key)
+    if record is None:
+        return _first_edit(txn, context, prepared, id_bytes)
+    head = records.decode_head(record)
+    parent = edit.path[0] if edit.path else None
+    if parent is None:
+        return _recreate(txn, context, prepared, record, head)
+    if not head.flags & (records.BRANCHED | records.DELETED) and len(edit.path) == 1:
+        chain = records.decode_chain(record, head)
+        if chain is not None:
+            if str(parent).encode() != head.rev:
+                raise Conflict()
+            rev = _resolved_revision(txn, prepared, parent, head.body)
+            info, size = _store_body(txn, context, prepared, rev)
+            tree = records.extend_chain(chain, rev.digest, info, txn.state.revs_limit)
+            flags = records.HAS_TREE | (records.DELETED if info.deleted else 0)
+            _put_document(txn, id_bytes, head, flags, info.body, size, rev, tree)
+            return rev
+    return _extend_tree(txn, context, prepared, record, head, parent)
+
+
+def _first_edit(txn: WriteTxn, context: Context, prepared: Prepared, id_bytes: bytes) -> Rev:
+    edit = prepared.edit
+    if any(attachment.stub for attachment in edit.attachments):
+        raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
+    if edit.path:
+        raise Conflict()
+    assert prepared.rev is not None
+    info, size = _store_body(txn, context, prepared, prepared.rev)
+    flags = records.DELETED if edit.deleted else 0
+    _put_document(txn, id_bytes, None, flags, info.body, size, prepared.rev, b"")
+    return prepared.rev
+
+
+def _recreate(
+    txn: WriteTxn, context: Context, prepared: Prepared, record: bytes, head: DocHead
+) -> Rev:
+    """An edit without a parent: only a deleted document takes it, on top of its winner, so that a state that
+    existed before can't be reached again by the same revision."""
+    edit = prepared.edit
+    if not head.flags & records.DELETED or edit.deleted:
+        raise Conflict()
+    if any(attachment.stub for attachment in edit.attachments):
+        raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
+    winner = Rev.parse(head.rev.decode())
+    rev = _revision(edit, winner)
+    return _append_to_tree(txn, context, prepared, record, head, (rev, winner))
+
+
+def _extend_tree(
+    txn: WriteTxn, context: Context, prepared: Prepared, record: bytes, head: DocHead, parent: Rev
+) -> Rev:
+    tree = records.decode_tree(record)
+    leaf = next((node for node in tree.leaves() if node.rev == parent), None)
+    if leaf is None or head.flags & records.DELETED:
+        raise Conflict()
+    rev = _resolved_revision(txn, prepared, parent, leaf.info.body)
+    return _append_to_tree(txn, context, prepared, record, head, (rev, *prepared.edit.path))
+
+
+def _append_to_tree(
+    txn: WriteTxn,
+    context: Context,
+    prepared: Prepared,
+    record: bytes,
+    head: DocHead,
+    path: tuple[Rev, ...],
+) -> Rev:
+    tree = records.decode_tree(record)
+    if tree.merge(path, _unwritten(prepared.edit)) != "new_leaf":
+        raise Conflict()
+    leaf = next(node for node in tree.leaves() if _is_unwritten(node))
+    leaf.info, _size = _store_body(txn, context, prepared, path[0])
+    tree.stem(txn.state.revs_limit)
+    put_tree(txn, prepared.edit.id.encode(), head, tree)
+    return path[0]
+
+
+def _resolved_revision(txn: WriteTxn, prepared: Prepared, parent: Rev, parent_body: int) -> Rev:
+    """The new revision; when attachment stubs kept it unknown, they are looked up in the parent first."""
+    if prepared.rev is not None:
+        return prepared.rev
+    _resolve_stubs(txn, prepared.edit, parent_body)
+    return _revision(prepared.edit, parent)
+
+
+def _resolve_stubs(txn: WriteTxn, edit: Edit, body_number: int) -> None:
+    frame = txn.kv.get(Space.BODIES, records.u64(body_number)) if body_number else None
+    stored = {} if frame is None else {info.name: info for info in records.decode_body(frame)[2]}
+    for attachment in edit.attachments:
+        if attachment.stub:
+            info = stored.get(attachment.name)
+            if info is None or attachment.revpos not in (None, info.revpos):
+                raise _missing_stub(edit, attachment.name)
+            attachment.stored = info
+
+
+def _missing_stub(edit: Edit, name: str) -> MissingStub:
+    return MissingStub(f"Invalid attachment stub in {edit.id} for {name}")
+
+
+# --- replicated edits ------------------------------------------------------------------------------------------
+
+
+def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> None:
+    """Graft histories as they are; what is known already is ignored.
+
+    :raises MissingStub: an attachment stub stands for nothing; then none of the edits may be kept.
+    """
+    by_id: dict[str, list[Prepared]] = {}
+    for prepared in edits:
+        by_id.setdefault(prepared.edit.id, []).append(prepared)
+    for doc_id, group in by_id.items():
+        _graft(txn, context, doc_id.encode(), group)
+    _learn_dictionary(txn, context)
+
+
+def _graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepared]) -> None:
+    key = keys.find(txn.kv, Space.DOCS, id_bytes)
+    record = None if key is None else txn.kv.get(Space.DOCS, key)
+    if record is None and len(group) == 1 and len(group[0].edit.path) == 1:
+        _graft_single(txn, context, id_bytes, group[0])
+        return
+    head = None if record is None else records.decode_head(record)
+    tree = RevTree.empty() if record is None else records.decode_tree(record)
+    known_leaves = {node.rev for node in tree.leaves()}
+    for prepared in group:
+        tree.merge(prepared.edit.path, _unwritten(prepared.edit))
+    leaves = {node.rev: node for node in tree.leaves()}
+    written = False
+    for prepared in group:
+        rev = prepared.edit.path[0]
+        node = leaves.get(rev)
+        if node is None or rev in known_leaves or not _is_unwritten(node):
+            continue
+        _resolve_stubs_from_path(txn, prepared.edit, node)
+        node.info, _size = _store_body(txn, context, prepared, rev)
+        written = True
+    _forget_unwritten(tree)
+    if written or (record is not None and tree.to_runs() != records.decode_tree(record).to_runs()):
+        tree.stem(txn.state.revs_limit)
+        put_tree(txn, id_bytes, head, tree)
+
+
+def _graft_single(txn: WriteTxn, context: Context, id_bytes: bytes, prepared: Prepared) -> None:
+    """A document new here whose one known revision comes alone: no tree is needed."""
+    edit = prepared.edit
+    if any(attachment.stub for attachment in edit.attachments):
+        raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
+    info, size = _store_body(txn, context, prepared, edit.path[0])
+    flags = records.DELETED if edit.deleted else 0
+    _put_document(txn, id_bytes, None, flags, info.body, size, edit.path[0], b"")
+
+
+def _resolve_stubs_from_path(txn: WriteTxn, edit: Edit, node: Node) -> None:
+    if not any(attachment.stub for attachment in edit.attachments):
+        return
+    ancestor = node.parent
+    while ancestor is not None and not (ancestor.info is not None and ancestor.info.body):
+        ancestor = ancestor.parent
+    _resolve_stubs(txn, edit, 0 if ancestor is None else ancestor.info.body)
+
+
+def _forget_unwritten(tree: RevTree) -> None:
+    """Revisions of this request that became inner ones: named by their descendants, never stored."""
+    for node in tree.nodes():
+        if node.info is not None and _is_unwritten(node):
+            node.info = None
+
+
+def _unwritten(edit: Edit) -> RevInfo:
+    """Stands in a tree for a revision whose body is not stored yet."""
+    return RevInfo(0, edit.deleted, -1)
+
+
+def _is_unwritten(node: Node) -> bool:
+    return bool(node.info.size < 0)
+
+
+# --- what both share -------------------------------------------------------------------------------------------
+
+
+def _store_body(
+    txn: WriteTxn, context: Context, prepared: Prepared, rev: Rev
+) -> tuple[RevInfo, int]:
+    """Write a revision's body and attachments; what the tree keeps of it, and its size."""
+    edit = prepared.edit
+    attachments = _attachment_infos(txn, context, edit, rev) if edit.attachments else ()
+    state = txn.state
+    state.last_body += 1
+    frame = records.encode_body(prepared.codec, prepared.data, attachments)
+    txn.kv.append(Space.BODIES, records.u64(state.last_body), frame)
+    size = len(edit.body) + sum(info.length for info in attachments)
+    state.stored_bytes += len(frame)
+    return RevInfo(state.last_body, edit.deleted, size), size
+
+
+def _attachment_infos(
+    txn: WriteTxn, context: Context, edit: Edit, rev: Rev
+) -> tuple[AttachmentInfo, ...]:
+    """Adopt the staged data. In JSON order, which is also how they are shown."""
+    infos = []
+    for attachment in edit.attachments:
+        if attachment.stored is not None:
+            infos.append(attachment.stored)
+            continue
+        staged = attachment.staged
+        assert staged is not None
+        context.blobs.adopt(txn.kv, staged)
+        identity_length = staged.identity_length
+        if staged.encoding and attachment.identity_length is not None:
+            identity_length = attachment.identity_length
+        revpos = rev.generation if attachment.revpos is None else attachment.revpos
+        infos.append(
+            AttachmentInfo(
+                attachment.name,
+                attachment.content_type,
+                revpos,
+                staged.md5,
+                staged.length,
+                identity_length,
+                staged.encoding,
+                staged.key,
+            )
+        )
+    return tuple(infos)
+
+
+def put_tree(txn: WriteTxn, id_bytes: bytes, head: DocHead | None, tree: RevTree) -> None:
+    """Write a document's record from its whole tree, with all that follows from it."""
+    leaves = tree.sorted_leaves(_is_deleted)
+    winner = leaves[0]
+    live = sum(not leaf.info.deleted for leaf in leaves)
+    flags = records.DELETED if winner.info.deleted else 0
+    if len(leaves) > 1:
+        flags |= records.BRANCHED
+    if live > 1:
+        flags |= records.CONFLICTED
+    encoded = b""
+    if len(leaves) > 1 or winner.parent is not None:
+        flags |= records.HAS_TREE
+        encoded = records.encode_tree(tree)
+    size = sum(leaf.info.size for leaf in leaves)
+    if flags & records.CONFLICTED:
+        _note_conflict(txn, id_bytes, live)
+    elif head is not None and head.flags & records.CONFLICTED:
+        txn.kv.delete(Space.CONFLICTS, keys.allot(txn.kv, Space.CONFLICTS, id_bytes))
+    _put_document(txn, id_bytes, head, flags, winner.info.body, size, winner.rev, encoded)
+
+
+def _is_deleted(info: RevInfo) -> bool:
+    return info.deleted
+
+
+def _note_conflict(txn: WriteTxn, id_bytes: bytes, leaves: int) -> None:
+    key = keys.allot(txn.kv, Space.CONFLICTS, id_bytes)
+    known = txn.kv.get(Space.CONFLICTS, key)
+    since_ms = int(time.time() * 1000) if known is None else records.decode_fields(known)["since_ms"]
+    txn.kv.put(Space.CONFLICTS, key, records.encode_fields({"leaves": leaves, "since_ms": since_ms}))
+
+
+def _put_document(
+    txn: WriteTxn,
+    id_bytes: bytes,
+    head: DocHead | None,
+    flags: int,
+    body: int,
+    size: int,
+    rev: Rev,
+    tree: bytes,
+) -> None:
+    """The document's record, its place in the sequence index, and the counters: always these together."""
+    state, kv = txn.state, txn.kv
+    state.update_seq += 1
+    if head is not None:
+        kv.delete(Space.SEQS, records.u64(head.seq))
+        _count(state, head.flags, -1)
+        state.external_bytes -= head.size
+    _count(state, flags, 1)
+    state.external_bytes += size
+    rev_text = str(rev).encode()
+    kv.append(
+        Space.SEQS, records.u64(state.update_seq), records.encode_seq_row(flags, body, rev_text, id_bytes)
+    )
+    record = records.encode_doc(DocHead(flags, state.update_seq, body, size, rev_text), tree)
+    kv.put(Space.DOCS, keys.allot(kv, Space.DOCS, id_bytes), record)
+
+
+def _count(state: records.State, flags: int, difference: int) -> None:
+    if flags & records.DELETED:
+        state.deleted_count += difference
+    else:
+        state.doc_count += difference
+
+
+def _learn_dictionary(txn: WriteTxn, context: Context) -> None:
+    """Train a body dictionary when the database has become large enough for the next one."""
+    known = txn.state.newest_codec - compression.PLAIN
+    if known >= len(compression.TRAIN_AT_BODIES) or txn.state.last_body < compression.TRAIN_AT_BODIES[known]:
+        return
+    samples = []
+    for _key, frame in txn.kv.scan(Space.BODIES, reverse=True):
+        codec, data, _attachments = records.decode_body(frame)
+        samples.append(context.codec.decode(codec, data))
+        if len(samples) >= compression.TRAIN_SAMPLES:
+            break
+    number = txn.state.newest_codec + 1
+    dictionary = compression.train(samples)
+    if dictionary is None:
+        dictionary = b"".join(samples)[-compression.DICTIONARY_SIZE_BYTES :] or b"{}"
+    txn.kv.put(Space.META, records.dictionary_key(number), dictionary)
+    txn.state.newest_codec = number
+
+    def use() -> None:
+        context.codec.newest = number
+
+    txn.after_commit.append(use)

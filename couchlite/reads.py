@@ -1,0 +1,184 @@
+"""Reading documents: functions of a Reader, one short snapshot each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from . import keys, records
+from .compression import BodyCodec
+from .document import Revision
+from .engine import Reader, Space
+from .errors import InternalError, NotFound
+from .records import DocHead, RevInfo
+from .revision import Rev
+from .revtree import Node, RevTree
+
+
+class MissingRev(NamedTuple):
+    """A revision that was asked for by name and isn't known here, or whose body is gone."""
+
+    rev: Rev
+
+
+def record(reader: Reader, doc_id: str) -> bytes | None:
+    """The document's record, or None when no revision of it was ever seen."""
+    key = keys.find(reader, Space.DOCS, doc_id.encode())
+    return reader.get(Space.DOCS, key) if key else None
+
+
+def winner(reader: Reader, codec: BodyCodec, doc_id: str) -> Revision:
+    """The winning revision.
+
+    :raises NotFound: "missing", or "deleted" when the winner is a tombstone.
+    """
+    found = record(reader, doc_id)
+    if found is None:
+        raise NotFound("missing")
+    head = records.decode_head(found)
+    if head.flags & records.DELETED:
+        raise NotFound("deleted")
+    return load(reader, codec, doc_id, head, Rev.parse(head.rev.decode()), head.body, False)
+
+
+def load(
+    reader: Reader,
+    codec: BodyCodec,
+    doc_id: str,
+    head: DocHead,
+    rev: Rev,
+    body: int,
+    deleted: bool,
+    path: tuple[Rev, ...] = (),
+) -> Revision:
+    """The revision whose body is number `body`."""
+    frame = reader.get(Space.BODIES, records.u64(body))
+    if frame is None:
+        raise InternalError(f"the body of {doc_id} {rev} is missing from the store")
+    number, data, attachments = records.decode_body(frame)
+    return Revision(doc_id, rev, deleted, codec.decode(number, data), attachments, path, head.seq)
+
+
+@dataclass(slots=True)
+class Document:
+    """A document with its whole history: what everything but a plain GET starts from."""
+
+    id: str
+    head: DocHead
+    tree: RevTree
+
+    def leaves(self) -> list[Node]:
+        """Winner first."""
+        return self.tree.sorted_leaves(_is_deleted)
+
+    def revision(self, reader: Reader, codec: BodyCodec, node: Node) -> Revision | MissingRev:
+        """The revision at `node` with its path, or MissingRev when its body is gone."""
+        info: RevInfo | None = node.info
+        if info is None or not info.body:
+            return MissingRev(node.rev)
+        path = tuple(self.tree.path(node))
+        return load(reader, codec, self.id, self.head, node.rev, info.body, info.deleted, path)
+
+
+def _is_deleted(info: RevInfo) -> bool:
+    return info.deleted
+
+
+def document(reader: Reader, doc_id: str) -> Document | None:
+    found = record(reader, doc_id)
+    if found is None:
+        return None
+    return Document(doc_id, records.decode_head(found), records.decode_tree(found))
+
+
+def open_revs(
+    reader: Reader,
+    codec: BodyCodec,
+    found: Document | None,
+    revs: Sequence[Rev] | None,
+    *,
+    latest: bool = False,
+) -> list[Revision | MissingRev]:
+    """The revisions asked for (None: all leaves), in that order; with `latest`, the leaves each one has led to.
+
+    Source: couch_db:open_doc_revs_int with couch_key_tree:get and get_key_leafs.
+    """
+    if found is None:
+        return [MissingRev(rev) for rev in revs or ()]
+    if revs is None:
+        nodes: list[Node | MissingRev] = list(found.tree.leaves())
+    else:
+        nodes = [node for rev in revs for node in _named(found.tree, rev, latest)]
+    return [
+        node if isinstance(node, MissingRev) else found.revision(reader, codec, node)
+        for node in _distinct(nodes)
+    ]
+
+
+def _named(tree: RevTree, rev: Rev, latest: bool) -> Iterator[Node | MissingRev]:
+    node = tree.find(rev)
+    if node is None:
+        yield MissingRev(rev)
+    elif latest:
+        yield from tree.descendant_leaves(node)
+    else:
+        yield node
+
+
+def _distinct(nodes: list[Node | MissingRev]) -> Iterator[Node | MissingRev]:
+    """Each leaf once, though several of the revisions asked for may have led to it."""
+    seen: set[int] = set()
+    for node in nodes:
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+
+
+class RevStatus(NamedTuple):
+    """An entry of `_revs_info`."""
+
+    rev: Rev
+    status: str
+    """"available", "deleted" or "missing"."""
+
+
+def revs_info(found: Document, node: Node) -> list[RevStatus]:
+    """The path from `node` back, with what is still here of it."""
+    statuses = []
+    at: Node | None = node
+    while at is not None:
+        info: RevInfo | None = at.info
+        if info is None or not info.body:
+            status = "missing"
+        else:
+            status = "deleted" if info.deleted else "available"
+        statuses.append(RevStatus(at.rev, status))
+        at = at.parent
+    return statuses
+
+
+class RevsDiff(NamedTuple):
+    missing: list[Rev]
+    possible_ancestors: list[Rev]
+
+
+def revs_diff(reader: Reader, doc_id: str, revs: Sequence[Rev]) -> RevsDiff | None:
+    """Which of `revs` are not known here, and which leaves might be their ancestors; None when all are known."""
+    found = record(reader, doc_id)
+    if found is None:
+        return RevsDiff(list(revs), []) if revs else None
+    head = records.decode_head(found)
+    if not head.flags & records.HAS_TREE:
+        only = Rev.parse(head.rev.decode())
+        missing = [rev for rev in revs if rev != only]
+        if not missing:
+            return None
+        return RevsDiff(missing, [only] if any(rev.generation > only.generation for rev in missing) else [])
+    tree = records.decode_tree(found)
+    missing = tree.missing(revs)
+    if not missing:
+        return None
+    newest = max(rev.generation for rev in missing)
+    ancestors = [leaf.rev for leaf in tree.leaves() if leaf.rev.generation < newest]
+    return RevsDiff(missing, ancestors)
