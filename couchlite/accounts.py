@@ -1,10 +1,12 @@
-"""Who somebody is: server administrators (section [admins]) and users (documents of `_users`), and their credentials.
+"""Who somebody is: server administrators (section [admins]) and users (documents of `_users`), and their
+credentials.
 
 What must stay true here:
-- A slow hash is never computed on the event loop, nor twice at once for the same credentials: fifty connections that
-  arrive together with one password cost one hash.
-- A password that was verified is remembered by a keyed hash together with the stored hash it matched. Whatever
-  changes the stored hash (a new password, another administrator line) thereby ends the memory; nothing needs telling.
+- A slow hash is never computed on the event loop, nor twice at once for the same credentials: fifty
+  connections that arrive together with one password cost one hash.
+- A password that was verified is remembered by a keyed hash together with the stored hash it matched.
+  Whatever changes the stored hash (a new password, another administrator line) thereby ends the memory;
+  nothing needs telling.
 - The clear password is neither kept nor logged.
 """
 
@@ -78,8 +80,8 @@ class Accounts:
 
     :param find_user: reads a user's document by name; called on every authentication, so it must be quick.
     :param failures: shared by the processes of the server.
-    :param outdated: called (in any thread) with the name and password of a user whose stored hash is of an older kind
-        than the configuration asks for, after they were verified.
+    :param outdated: called (in any thread) with the name and password of a user whose stored hash is of an
+        older kind than the configuration asks for, after they were verified.
     """
 
     def __init__(
@@ -105,7 +107,8 @@ class Accounts:
         self._hashing.shutdown(cancel_futures=True)
 
     def find(self, name: str) -> Account | None:
-        """The account of that name; an administrator has the roles of the user document of the same name, too.
+        """The account of that name; an administrator has the roles of the user document of the same name,
+        too.
 
         :raises Unauthorized: its document has conflicts (and allow_conflicted_user_docs is off).
         """
@@ -156,7 +159,8 @@ class Accounts:
         return cookies.seal(account.name, self._cookie_key(account), algorithm, int(time.time()))
 
     def authenticate_cookie(self, value: str) -> tuple[Account, bool] | None:
-        """Whose AuthSession cookie this is, and whether it is due for renewal; None when it is not (or no longer) good.
+        """Whose AuthSession cookie this is, and whether it is due for renewal; None when it is not (or no
+        longer) good.
 
         :raises BadRequest: it is none of ours at all.
         """

@@ -1,13 +1,13 @@
 """The configuration: sections of keys of text, as CouchDB's.
 
-Layers, each over the one before: the defaults (config_defaults.py), what this run of the server was started with
-(port, address, directories), an ini file, what was set while running. The last layer lives in a store shared by all
-processes of the server, so that a change made through one is seen by all, and after a restart.
+Layers, each over the one before: the defaults (config_defaults.py), what this run of the server was started
+with (port, address, directories), an ini file, what was set while running. The last layer lives in a store
+shared by all processes of the server, so that a change made through one is seen by all, and after a restart.
 
 What must stay true here:
 - Reading is cheap enough for every request: the layers are merged only when the store's version has moved.
-- A value is text. `integer`, `boolean`, `limit` and `words` read it as CouchDB does: a text that can't be read so
-  counts as not set.
+- A value is text. `integer`, `boolean`, `limit` and `words` read it as CouchDB does: a text that can't be
+  read so counts as not set.
 - Removing a key uncovers the layer below; a default can be covered, never removed.
 """
 
@@ -119,7 +119,8 @@ class Config:
             self._store.set(_key(_VOLATILE, section, key), value)
 
     def delete(self, section: str, key: str, *, persist: bool = True) -> None:
-        """Uncover the layer below; what wasn't set is no error. Without `persist`, only what `set` without it set."""
+        """Uncover the layer below; what wasn't set is no error. Without `persist`, only what `set` without it
+        set."""
         self._store.delete(_key(_VOLATILE, section, key))
         if persist:
             self._store.delete(_key(_PERSISTENT, section, key))
@@ -185,8 +186,8 @@ def _bracketed(text: str) -> bool:
 def read_ini(path: Path) -> Sections:
     """The sections of an ini file, by CouchDB's rules.
 
-    A comment starts with `;` at the start of a line or after a blank. Where a line has ` = ` it is split there, so
-    that a key may contain `=`. Lines that make no sense are skipped, as are keys without a value.
+    A comment starts with `;` at the start of a line or after a blank. Where a line has ` = ` it is split
+    there, so that a key may contain `=`. Lines that make no sense are skipped, as are keys without a value.
 
     :raises DataDirectoryError: the file can't be read.
     """

@@ -1,8 +1,9 @@
 """The configuration a server has before anybody changed it: CouchDB 3.5's sections, keys and values.
 
-Two tables, as CouchDB has two kinds of default. A key of REPORTED is part of the configuration: it is listed, and a
-GET of it answers. A key of BUILT_IN is used when nothing is set, but is not listed and a GET of it answers 404 (in
-CouchDB's own file these are the commented lines). A setting has one default, here, and no caller repeats it.
+Two tables, as CouchDB has two kinds of default. A key of REPORTED is part of the configuration: it is listed,
+and a GET of it answers. A key of BUILT_IN is used when nothing is set, but is not listed and a GET of it
+answers 404 (in CouchDB's own file these are the commented lines). A setting has one default, here, and no
+caller repeats it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ REPORTED: Sections = {
     "couchdb": {"single_node": "true"},
     "cluster": {"n": "1"},
     "chttpd": {"bind_address": "127.0.0.1", "port": "5984"},
-    # Nothing listens here (CouchDB's second port serves single shards), but configuration tools look for the section.
+    # Nothing listens here (CouchDB's second port serves single shards), but configuration tools look for the
+    # section.
     "httpd": {"bind_address": "127.0.0.1", "port": "5986"},
     "chttpd_auth": {"hash_algorithms": "sha256, sha"},
     "couch_httpd_auth": {"authentication_db": "_users"},
@@ -51,7 +53,8 @@ BUILT_IN: Sections = {
         "max_http_request_size": "4294967296",
         "max_uri_length": "8000",
         "prefer_minimal": (
-            "Cache-Control, Content-Length, Content-Range, Content-Type, ETag, Server, Transfer-Encoding, Vary"
+            "Cache-Control, Content-Length, Content-Range, Content-Type, ETag, Server, "
+            "Transfer-Encoding, Vary"
         ),
         "require_valid_user": "false",
         "require_valid_user_except_for_up": "false",

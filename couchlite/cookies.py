@@ -1,8 +1,8 @@
 """The value of an AuthSession cookie, as CouchDB makes it: base64url of `name:time:signature`.
 
-The time is when it was issued, in seconds and hexadecimal; the signature is an HMAC of the rest, whose key the caller
-makes of the server's secret and the user's salt. So a session needs no storage, works on every process, and dies with
-the password it was begun with.
+The time is when it was issued, in seconds and hexadecimal; the signature is an HMAC of the rest, whose key
+the caller makes of the server's secret and the user's salt. So a session needs no storage, works on every
+process, and dies with the password it was begun with.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ class SessionCookie:
 
     def is_signed(self, key: bytes, algorithms: Sequence[str]) -> bool:
         """Whether the signature was made with `key` and one of `algorithms`."""
-        return any(hmac.compare_digest(hmac.digest(key, self.signed, name), self.signature) for name in algorithms)
+        return any(
+            hmac.compare_digest(hmac.digest(key, self.signed, name), self.signature) for name in algorithms
+        )
 
 
 def seal(name: str, key: bytes, algorithm: str, issued_s: int) -> str:

@@ -1,8 +1,9 @@
 """Counts failed logins by user and address, for all processes of a server at once.
 
-The counts live in a fixed table of shared memory, made before the worker processes are forked; nothing is locked, since
-the worst that two writers of one slot can do is to lose a count. A count lives for a fixed time from its first
-failure on, whatever happens meanwhile, and the table can't grow: a full neighbourhood gives up its oldest count.
+The counts live in a fixed table of shared memory, made before the worker processes are forked; nothing is
+locked, since the worst that two writers of one slot can do is to lose a count. A count lives for a fixed time
+from its first failure on, whatever happens meanwhile, and the table can't grow: a full neighbourhood gives up
+its oldest count.
 """
 
 from __future__ import annotations

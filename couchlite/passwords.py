@@ -1,8 +1,9 @@
-"""Password hashes as CouchDB 3.5 stores them. Pure functions, and slow ones: `matches` and `derive` take a good part
-of a second on purpose, so whoever has an event loop calls them off it.
+"""Password hashes as CouchDB 3.5 stores them. Pure functions, and slow ones: `matches` and `derive` take a
+good part of a second on purpose, so whoever has an event loop calls them off it.
 
-Schemes: `pbkdf2` (what is made today, PBKDF2-HMAC over the salt *as text*), `simple` (one SHA-1, read only, from
-CouchDB 1.0), `simple+pbkdf2` (the former's output hashed again by the latter: an upgrade made without the password).
+Schemes: `pbkdf2` (what is made today, PBKDF2-HMAC over the salt *as text*), `simple` (one SHA-1, read only,
+from CouchDB 1.0), `simple+pbkdf2` (the former's output hashed again by the latter: an upgrade made without
+the password).
 """
 
 from __future__ import annotations
@@ -103,7 +104,9 @@ def from_fields(fields: Mapping[str, Any]) -> PasswordHash | None:
     salt, key = fields.get("salt", ""), fields.get("password_sha" if scheme == "simple" else "derived_key")
     prf, iterations = fields.get("pbkdf2_prf", "sha"), fields.get("iterations", 10_000)
     texts = (scheme, salt, key, prf)
-    if scheme not in ("simple", "pbkdf2", "simple+pbkdf2") or not all(isinstance(text, str) for text in texts):
+    if scheme not in ("simple", "pbkdf2", "simple+pbkdf2") or not all(
+        isinstance(text, str) for text in texts
+    ):
         return None
     if type(iterations) is not int:
         return None
@@ -112,7 +115,9 @@ def from_fields(fields: Mapping[str, Any]) -> PasswordHash | None:
 
 # Server administrators: the same as one line of configuration
 
-_ADMIN_PBKDF2 = re.compile(r"-pbkdf2(?::(?P<prf>sha(?:224|256|384|512)?))?-(?P<key>[^,]+),(?P<salt>[^,]+),(?P<n>\d+)")
+_ADMIN_PBKDF2 = re.compile(
+    r"-pbkdf2(?::(?P<prf>sha(?:224|256|384|512)?))?-(?P<key>[^,]+),(?P<salt>[^,]+),(?P<n>\d+)"
+)
 _ADMIN_SIMPLE = re.compile(r"-hashed-(?P<key>[^,]+),(?P<salt>[^,]+)")
 
 

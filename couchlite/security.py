@@ -1,8 +1,9 @@
 """Who may do what in a database: the security object, and the principal it is held against. Pure functions.
 
-A security object names `admins` and `members`, each by `names` and by `roles` (`readers` is an old name for members).
-Members read and write documents; admins change design documents and the security object as well. A server
-administrator (role `_admin`) may do everything; a database without member names and roles is open to everybody.
+A security object names `admins` and `members`, each by `names` and by `roles` (`readers` is an old name for
+members). Members read and write documents; admins change design documents and the security object as well. A
+server administrator (role `_admin`) may do everything; a database without member names and roles is open to
+everybody.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def check_admin(security: SecurityObject, principal: Principal, reason: str = NO
 
 
 def check_server_admin(principal: Principal) -> None:
-    """:raises Unauthorized: `principal` is no server administrator (CouchDB says 401 even to a logged-in user)."""
+    """:raises Unauthorized: `principal` is no server administrator (CouchDB says 401 even to a logged-in
+    user)."""
     if not principal.is_admin:
         raise Unauthorized(NOT_SERVER_ADMIN)
 
