@@ -6,19 +6,13 @@ There is no admin party: a request without credentials is anonymous and gets wha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from couchlite.errors import Unauthorized
-from couchlite.security import Principal, check_admin, check_server_admin, is_admin
+from couchlite.security import check_admin, check_server_admin, is_admin
 
 if TYPE_CHECKING:
     from .request import Request
-
-
-class Accounts(Protocol):
-    """Where credentials are checked; raises Unauthorized "Name or password is incorrect."."""
-
-    async def authenticate_basic(self, name: str, password: str) -> Principal: ...
 
 
 def anyone(request: Request) -> None:

@@ -16,7 +16,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
+from couchlite.server import Server
 
+from couchlite.accounts import Accounts
 from couchlite.errors import (
     BadRequest,
     IllegalDocumentId,
@@ -25,10 +27,9 @@ from couchlite.errors import (
     Unauthorized,
 )
 from couchlite.security import ANONYMOUS, Principal
-from couchlite.server import Server
 
 from . import cors, databases, errors, response, root
-from .access import Accounts, administered_database, anyone, database_admin, member, server_admin
+from .access import administered_database, anyone, database_admin, member, server_admin
 from .request import Request, is_text
 
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
@@ -145,7 +146,7 @@ class App:
             name, colon, password = credentials.decode("latin-1").partition(":")
         if not colon or (name, password) == ("_", "_"):  # the pair by which a browser logs out
             return ANONYMOUS
-        return await self.accounts.authenticate_basic(name, password)
+        return await self.accounts.authenticate_basic(name, password, request.raw.remote or "")
 
     def _require_valid_user(self, request: Request) -> None:
         config = self.server.config

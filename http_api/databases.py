@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from aiohttp import web
-
 from couchlite.database import Database
+
 from couchlite.errors import BadRequest, Forbidden
 from couchlite.revision import Rev
 from couchlite.security import validate

@@ -72,21 +72,9 @@ def _challenge(request: Request, error: CouchliteError) -> tuple[int, dict[str, 
     elif isinstance(error, Unauthorized):
         if config.boolean("chttpd", "require_valid_user"):
             headers["WWW-Authenticate"] = 'Basic realm="server"'
-        elif not _accepts(request, "application/json") and _accepts(request, "text/html"):
+        elif not request.accepts("application/json") and request.accepts("text/html"):
             page = config.get("chttpd_auth", "authentication_redirect", LOGIN_PAGE)
             back = encode("/" + "/".join(request.segments))
             headers["Location"] = request.absolute_uri(f"{page}?return={back}&reason={encode(error.reason)}")
             return 302, headers
     return error.status, headers
-
-
-def _accepts(request: Request, content_type: str) -> bool:
-    accept = request.headers.get("Accept")
-    if accept is None:
-        return True
-    wanted = {"*/*", content_type.partition("/")[0] + "/*", content_type}
-    for item in accept.split(","):
-        name, _, parameters = item.partition(";")
-        if name.strip().lower() in wanted and parameters.replace(" ", "") not in ("q=0", "q=0.0"):
-            return True
-    return False

@@ -21,14 +21,13 @@ from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from couchlite.database import Database
+from couchlite.server import Server
 from multidict import CIMultiDictProxy
 
-from couchlite.database import Database
 from couchlite.errors import BadRequest, QueryParseError, TooLarge, UnsupportedMediaType
 from couchlite.jsontext import loads
 from couchlite.security import ANONYMOUS, Principal, check_member
-from couchlite.server import Server
-
 
 if TYPE_CHECKING:
     from .app import App
@@ -41,6 +40,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _REQUEST_ID = re.compile(rf"[0-9a-zA-Z_-]{{1,{REQUEST_ID_LENGTH_MAX}}}")
 _QUERY_SEPARATOR = re.compile("[&;]")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
+_QUALITY = re.compile(r"\s*(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\s*")
 _AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _OVERRIDABLE = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "COPY"})
 # couch_util:url_encode leaves these and the alphanumerics as they are.
@@ -255,6 +255,21 @@ class Request:
             await self.raw.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.raw.writer.output_size = 0  # what was written is not part of the response
 
+    # Negotiation
+
+    def accepts(self, content_type: str) -> bool:
+        """Whether Accept covers a media type; without the header everything is accepted. Order means
+        nothing.
+        """
+        accept = self.headers.get("Accept")
+        if accept is None:
+            return True
+        ranges = _media_ranges(accept)
+        family = content_type.partition("/")[0] + "/*"
+        if ranges.get(content_type) == 0 or ranges.get(family) == 0:
+            return False
+        return any(ranges.get(name, 0) > 0 for name in (content_type, family, "*/*"))
+
     # Addresses
 
     def absolute_uri(self, path: str) -> str:
@@ -338,6 +353,19 @@ def positive_integer(text: str) -> int:
     if number < 0:
         raise QueryParseError(f'Invalid value for positive integer: "{text}"')
     return number
+
+
+def _media_ranges(accept: str) -> dict[str, float]:
+    ranges = {}
+    for item in accept.split(","):
+        name, *parameters = item.split(";")
+        quality = 1.0
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key.strip() == "q":
+                quality = float(value) if _QUALITY.fullmatch(value) else 0.0
+        ranges[name.strip().lower()] = quality
+    return ranges
 
 
 def decompress(body: bytes, encoding: str | None, size_max: int) -> bytes:

@@ -122,9 +122,18 @@ class Stream:
     __slots__ = ("_pieces", "_request", "_response", "_size")
 
     def __init__(
-        self, request: Request, status: int = 200, headers: Headers | None = None, *, is_json: bool = True
+        self,
+        request: Request,
+        status: int = 200,
+        headers: Headers | None = None,
+        *,
+        is_json: bool = True,
+        length: int | None = None,
     ) -> None:
+        """`length`, when it is known beforehand, saves the chunks. What is not JSON needs a Content-Type."""
         complete = json_headers(request, headers) if is_json else plain_headers(request, headers)
+        if length is not None:
+            complete["Content-Length"] = str(length)
         self._request = request
         self._response = web.StreamResponse(status=status, headers=complete)
         self._pieces: list[bytes] = []
@@ -146,12 +155,7 @@ class Stream:
     async def flush(self) -> None:
         """Send what was gathered, the headers too if they have not left yet."""
         if self._request.response is None:
-            self._request.response = self._response
-            if self._request.raw.version < (1, 1):
-                self._response.force_close()  # no chunks in HTTP/1.0: the end of the connection ends the body
-            else:
-                self._response.enable_chunked_encoding()
-            await self._response.prepare(self._request.raw)
+            await self._begin()
         if self._pieces:
             body = b"".join(self._pieces)
             self._pieces.clear()
@@ -160,8 +164,7 @@ class Stream:
 
     async def end(self, piece: bytes = b"") -> web.StreamResponse:
         """Send the rest and the end of the body; returns what the handler must return."""
-        if piece:
-            self._add(piece)
+        self._add(piece)
         await self.flush()
         await self._response.write_eof()
         return self._response
@@ -169,5 +172,15 @@ class Stream:
     def _add(self, piece: bytes) -> None:
         if self._request.is_head:
             raise HeadAnswered(self._response)
-        self._pieces.append(piece)
-        self._size += len(piece)
+        if piece:
+            self._pieces.append(piece)
+            self._size += len(piece)
+
+    async def _begin(self) -> None:
+        self._request.response = self._response
+        if "Content-Length" not in self._response.headers:
+            if self._request.raw.version < (1, 1):
+                self._response.force_close()  # HTTP/1.0 knows no chunks: the connection's end is the body's
+            else:
+                self._response.enable_chunked_encoding()
+        await self._response.prepare(self._request.raw)

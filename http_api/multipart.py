@@ -1,0 +1,254 @@
+"""Multipart bodies, streamed: reading multipart/related uploads, writing multipart/related and
+multipart/mixed.
+
+What must stay true here:
+- A part is never whole in memory: what is read ahead is one chunk and a delimiter's length; what is written
+  goes out chunk by chunk, no faster than the client takes it.
+- The framing is CouchDB's to the byte (couch_httpd_multipart.erl), lengths are known before the first byte
+  is sent.
+- Parts are told apart by their order alone; their headers only say how the first one is to be read.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from email.message import Message
+
+from couchlite.errors import BadRequest, TooLarge, UnsupportedMediaType
+
+# A part needs a handful of headers; more than this is not a part's head but an attack or a missing empty
+# line.
+PART_HEAD_MAX_BYTES = 65_536
+
+_HEAD_END = b"\r\n\r\n"
+
+
+class MultipartReader:
+    """The parts of a multipart body, in order.
+
+    async for part in reader: ... ; a part not read to its end is skipped when the next is asked for.
+
+    :param chunks: the body as it arrives.
+    :raises BadRequest: no boundary; later, when reading: a malformed head or a body that ends too early.
+    """
+
+    def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
+        boundary = _boundary(content_type)
+        self._delimiter = b"\r\n--" + boundary
+        self._chunks = chunks
+        self._buffer = b""
+        self._begun = False
+        self._in_body = False
+
+    async def document(self, size_max: int) -> bytes:
+        """The first part, which must be JSON.
+
+        :raises UnsupportedMediaType: it says it is something else, or nothing.
+        :raises TooLarge: it is longer than `size_max`.
+        """
+        headers = await self.next_part()
+        if headers is None or _media_type(headers.get("content-type", "")) != "application/json":
+            raise UnsupportedMediaType("Content-Type must be application/json")
+        pieces = []
+        size = 0
+        async for piece in self.body():
+            size += len(piece)
+            if size > size_max:
+                raise TooLarge()
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    async def next_part(self) -> dict[str, str] | None:
+        """Go to the next part: its headers, names in lower case; None after the last one."""
+        if not self._begun:
+            self._begun = True
+            async for _ in self._until(self._delimiter[2:]):
+                pass  # what stands before the first delimiter means nothing
+        elif self._in_body:
+            async for _ in self.body():
+                pass
+        while len(self._buffer) < 2:
+            await self._more()
+        if self._buffer.startswith(b"--"):
+            return None
+        head = []
+        size = 0
+        async for piece in self._until(_HEAD_END):
+            size += len(piece)
+            if size > PART_HEAD_MAX_BYTES:
+                raise BadRequest("bad part header")
+            head.append(piece)
+        self._in_body = True
+        return _headers(b"".join(head))
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The bytes of the current part, piece by piece."""
+        async for piece in self._until(self._delimiter):
+            yield piece
+        self._in_body = False
+
+    async def _until(self, pattern: bytes) -> AsyncIterator[bytes]:
+        """What comes before `pattern`; the buffer then begins behind it."""
+        kept = len(pattern) - 1  # so much of the pattern may be at the end of the buffer
+        while (found := self._buffer.find(pattern)) < 0:
+            if len(self._buffer) > kept:
+                piece = self._buffer[:-kept]
+                self._buffer = self._buffer[-kept:]
+                yield piece
+            await self._more()
+        piece = self._buffer[:found]
+        self._buffer = self._buffer[found + len(pattern) :]
+        if piece:
+            yield piece
+
+    async def _more(self) -> None:
+        chunk = await anext(self._chunks, None)
+        if chunk is None:
+            raise BadRequest("expected more data")
+        self._buffer += chunk
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentPart:
+    """An attachment as a part: `length` is that of the bytes sent, which are encoded if `encoding` says
+    so.
+    """
+
+    name: str
+    content_type: str
+    length: int
+    encoding: str | None
+    chunks: Callable[[], Iterable[bytes]]
+
+    def head(self) -> bytes:
+        lines = [
+            f'Content-Disposition: attachment; filename="{_header_text(self.name)}"',
+            f"Content-Type: {_header_text(self.content_type)}",
+            f"Content-Length: {self.length}",
+        ]
+        if self.encoding is not None:
+            lines.append(f"Content-Encoding: {self.encoding}")
+        return "".join(f"\r\n{line}" for line in lines).encode() + _HEAD_END
+
+
+Write = Callable[[bytes], Awaitable[None]]
+
+_JSON_HEAD = b"\r\nContent-Type: application/json\r\n\r\n"
+_ERROR_HEAD = b'\r\nContent-Type: application/json; error="true"\r\n\r\n'
+
+
+def new_boundary() -> str:
+    return secrets.token_hex(16)
+
+
+def related_type(boundary: str) -> str:
+    return f'multipart/related; boundary="{boundary}"'
+
+
+def related_length(boundary: str, document: bytes, parts: Sequence[AttachmentPart]) -> int:
+    """How many bytes `write_related` will write."""
+    delimiters = len("--") + len("\r\n--") * (1 + len(parts)) + len(boundary) * (2 + len(parts)) + len("--")
+    return (
+        delimiters + len(_JSON_HEAD) + len(document) + sum(len(part.head()) + part.length for part in parts)
+    )
+
+
+async def write_related(
+    write: Write, boundary: str, document: bytes, parts: Sequence[AttachmentPart]
+) -> None:
+    """A document and the attachments it says `follows` of, in the order of its `_attachments`."""
+    delimiter = f"\r\n--{boundary}".encode()
+    await write(delimiter[2:] + _JSON_HEAD + document + delimiter)
+    for part in parts:
+        await write(part.head())
+        for chunk in part.chunks():
+            await write(chunk)
+        await write(delimiter)
+    await write(b"--")
+
+
+class MixedWriter:
+    """A multipart/mixed body: documents (with attachments: each a multipart/related inside), and errors.
+
+    open_revs and _bulk_get frame theirs a little differently; `bulk` has _bulk_get's: a line break before
+    the first delimiter and after the last one, and headers that name document and revision.
+    """
+
+    def __init__(self, write: Write, *, bulk: bool = False) -> None:
+        self.boundary = ("--" if bulk else "") + new_boundary()
+        self._inner = ("--" if bulk else "") + new_boundary()
+        self._write = write
+        self._bulk = bulk
+        self._delimiter = f"\r\n--{self.boundary}".encode()
+        self._begun = bulk
+
+    @property
+    def content_type(self) -> str:
+        return f'multipart/mixed; boundary="{self.boundary}"'
+
+    async def document(self, doc_id: str, rev: str, document: bytes, parts: Sequence[AttachmentPart]) -> None:
+        """One revision; without parts it is plain JSON."""
+        if not parts:
+            await self.part(_JSON_HEAD)
+            await self._write(document)
+            return
+        if self._bulk:
+            head = (
+                f"\r\nX-Doc-Id: {_header_text(doc_id)}\r\nX-Rev-Id: {rev}"
+                f"\r\nContent-Type: multipart/related; boundary={self._inner}\r\n\r\n"
+            )
+        else:
+            head = f"\r\nContent-Type: {related_type(self._inner)}\r\n\r\n"
+        await self.part(head.encode())
+        await write_related(self._write, self._inner, document, parts)
+
+    async def error(self, body: bytes) -> None:
+        """A revision that can't be given, told as JSON."""
+        await self.part(_ERROR_HEAD)
+        await self._write(body)
+
+    async def part(self, head: bytes) -> None:
+        """Begin a part; `head` begins with a line break and ends with an empty line."""
+        await self._write((self._delimiter if self._begun else self._delimiter[2:]) + head)
+        self._begun = True
+
+    async def end(self) -> None:
+        """The closing delimiter."""
+        await self._write(self._delimiter + (b"--\r\n" if self._bulk else b"--"))
+
+
+def is_related(content_type: str | None) -> bool:
+    """Whether a PUT of a document brings its attachments along (compared as CouchDB does)."""
+    return content_type is not None and content_type.startswith("multipart/related;")
+
+
+def _boundary(content_type: str) -> bytes:
+    header = Message()
+    header["Content-Type"] = content_type
+    boundary = header.get_boundary()
+    if not boundary:
+        raise BadRequest("the multipart Content-Type has no boundary")
+    return boundary.encode("utf-8", "surrogateescape")
+
+
+def _headers(head: bytes) -> dict[str, str]:
+    headers = {}
+    for line in head.decode("utf-8", "replace").split("\r\n"):
+        if not line:
+            continue
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise BadRequest("bad part header")
+        headers[name.strip().lower()] = value.strip()
+    return headers
+
+
+def _media_type(content_type: str) -> str:
+    return content_type.partition(";")[0].strip().lower()
+
+
+def _header_text(text: str) -> str:
+    """Text that can't end the header line it stands in."""
+    return text.replace("\r", "%0D").replace("\n", "%0A")
