@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +122,19 @@ class Catalog:
         with self._engine.read() as reader:
             return [key.decode() for key, _row in reader.scan(CatalogSpace.DATABASES)]
 
-    def add(self, name: str, props: dict[str, Any]) -> Entry:
-        """Register a new database.
+    def uuids(self) -> set[str]:
+        with self._engine.read() as reader:
+            return {decode_fields(row)[0] for _key, row in reader.scan(CatalogSpace.DATABASES)}
+
+    def add(self, name: str, props: dict[str, Any], *, prepare: Callable[[Entry], None]) -> Entry:
+        """Register a new database; `prepare` makes its files before anybody can see it.
 
         :raises IllegalDatabaseName: :raises DatabaseExists:
         """
         validate_name(name)
+        self._refuse_known(name)
         entry = Entry(name, secrets.token_hex(16), time.time(), props)
+        prepare(entry)
 
         def run(batch: Batch) -> None:
             if batch.get(CatalogSpace.DATABASES, name.encode()) is not None:
@@ -136,8 +143,17 @@ class Catalog:
             batch.put(CatalogSpace.DATABASES, name.encode(), row)
             _log(batch, name, "created")
 
-        self._engine.write(run)
+        try:
+            self._engine.write(run)
+        except BaseException:
+            shutil.rmtree(self.database_path(entry.uuid), ignore_errors=True)
+            raise
         return entry
+
+    def _refuse_known(self, name: str) -> None:
+        with self._engine.read() as reader:
+            if reader.get(CatalogSpace.DATABASES, name.encode()) is not None:
+                raise DatabaseExists()
 
     def remove(self, name: str) -> Entry:
         """Unregister a database. :raises DatabaseNotFound:"""

@@ -355,7 +355,7 @@ def put_tree(txn: WriteTxn, id_bytes: bytes, head: DocHead | None, tree: RevTree
     if flags & records.CONFLICTED:
         _note_conflict(txn, id_bytes, live)
     elif head is not None and head.flags & records.CONFLICTED:
-        txn.kv.delete(Space.CONFLICTS, keys.allot(txn.kv, Space.CONFLICTS, id_bytes))
+        _end_conflict(txn, id_bytes)
     _put_document(txn, id_bytes, head, flags, winner.info.body, size, winner.rev, encoded)
 
 
@@ -368,6 +368,13 @@ def _note_conflict(txn: WriteTxn, id_bytes: bytes, leaves: int) -> None:
     known = txn.kv.get(Space.CONFLICTS, key)
     since_ms = int(time.time() * 1000) if known is None else records.decode_fields(known)["since_ms"]
     txn.kv.put(Space.CONFLICTS, key, records.encode_fields({"leaves": leaves, "since_ms": since_ms}))
+
+
+def _end_conflict(txn: WriteTxn, id_bytes: bytes) -> None:
+    key = keys.find(txn.kv, Space.CONFLICTS, id_bytes)
+    if key is not None:
+        txn.kv.delete(Space.CONFLICTS, key)
+        keys.forget(txn.kv, Space.CONFLICTS, key)
 
 
 def _put_document(
@@ -383,6 +390,8 @@ def _put_document(
     """The document's record, its place in the sequence index, and the counters: always these together."""
     state, kv = txn.state, txn.kv
     state.update_seq += 1
+    if id_bytes.startswith(b"_design/"):
+        state.design_seq = state.update_seq
     if head is not None:
         kv.delete(Space.SEQS, records.u64(head.seq))
         _count(state, head.flags, -1)
@@ -395,6 +404,29 @@ def _put_document(
     )
     record = records.encode_doc(DocHead(flags, state.update_seq, body, size, rev_text), tree)
     kv.put(Space.DOCS, keys.allot(kv, Space.DOCS, id_bytes), record)
+
+
+def delete_document(txn: WriteTxn, id_bytes: bytes, key: bytes, head: DocHead) -> None:
+    """Remove a document that has no revision left."""
+    state, kv = txn.state, txn.kv
+    kv.delete(Space.SEQS, records.u64(head.seq))
+    kv.delete(Space.DOCS, key)
+    keys.forget(kv, Space.DOCS, key)
+    if head.flags & records.CONFLICTED:
+        _end_conflict(txn, id_bytes)
+    _count(state, head.flags, -1)
+    state.external_bytes -= head.size
+    state.update_seq += 1
+    if id_bytes.startswith(b"_design/"):
+        state.design_seq = state.update_seq
+
+
+def delete_body(txn: WriteTxn, number: int) -> None:
+    """Remove a body that no revision refers to any more; its attachments are swept at compaction."""
+    frame = txn.kv.get(Space.BODIES, records.u64(number))
+    if frame is not None:
+        txn.state.stored_bytes -= len(frame)
+        txn.kv.delete(Space.BODIES, records.u64(number))
 
 
 def _count(state: records.State, flags: int, difference: int) -> None:

@@ -69,7 +69,7 @@ def dumps(value: Any) -> bytes:
 
 _BLANKS = b" \n\r\t"
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
-# (Of ways to search, `find` is faster than `in` for more than one byte.) These may find an exponent in a string: a hint, not a verdict.
+# These may find an exponent in a string: a hint, not a verdict. (And `find` is faster than `in`.)
 _EXPONENT = re.compile(rb"e[+-][0-9]{1,3}(?:[,\]}]|\Z)")
 _TINY = re.compile(rb"e-3[0-9]{2}(?:[,\]}]|\Z)")
 _ESCAPED_COLON = re.compile(rb"\\u003a", re.IGNORECASE)

@@ -97,6 +97,8 @@ class State:
     oldest_purge: int = 0
     stored_bytes: int = 0
     """What bodies and attachments take, those of inner revisions included."""
+    design_seq: int = 0
+    """The update sequence of the last change to a design document."""
 
     def encode(self) -> bytes:
         return _STATE.pack(*(getattr(self, name) for name in self.__slots__))
@@ -106,7 +108,7 @@ class State:
         return cls() if data is None else cls(*_STATE.unpack(data))
 
 
-_STATE = struct.Struct(">11Q")
+_STATE = struct.Struct(">12Q")
 
 
 def u64(number: int) -> bytes:
@@ -132,6 +134,10 @@ def encode_doc(head: DocHead, tree: bytes = b"") -> bytes:
 def decode_head(record: bytes) -> DocHead:
     flags, seq, body, size, rev_length = _HEAD.unpack_from(record)
     return DocHead(flags, seq, body, size, record[HEAD_SIZE : HEAD_SIZE + rev_length])
+
+
+unpack_head = _HEAD.unpack_from
+"""For scans: (flags, seq, body, size, length of the revision text that follows the head)."""
 
 
 def tree_bytes(record: bytes) -> bytes:

@@ -1,0 +1,64 @@
+"""Purging: revisions removed for good, with nothing left that would replicate.
+
+Source: fabric_doc_purge and couch_db_updater:purge_docs: only leaves can be purged; a document without leaves is gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from . import edits, keys, records
+from .engine import Reader, Space
+from .revision import Rev
+from .writer import WriteTxn
+
+
+def purge(txn: WriteTxn, wanted: Mapping[str, Sequence[Rev]]) -> dict[str, list[Rev]]:
+    """Remove the leaves named of each document; what was removed of each."""
+    purged = {}
+    for doc_id, revs in wanted.items():
+        purged[doc_id] = _purge_document(txn, doc_id.encode(), revs)
+        if purged[doc_id]:
+            _note(txn, doc_id, purged[doc_id])
+    return purged
+
+
+def _purge_document(txn: WriteTxn, id_bytes: bytes, revs: Sequence[Rev]) -> list[Rev]:
+    key = keys.find(txn.kv, Space.DOCS, id_bytes)
+    record = None if key is None else txn.kv.get(Space.DOCS, key)
+    if key is None or record is None:
+        return []
+    head = records.decode_head(record)
+    tree = records.decode_tree(record)
+    bodies = {node.info.body for node in tree.nodes() if node.info is not None}
+    removed = tree.remove(revs)
+    if not removed:
+        return []
+    kept = {node.info.body for node in tree.nodes() if node.info is not None}
+    for number in bodies - kept - {0}:
+        edits.delete_body(txn, number)
+    if tree.leaves():
+        edits.put_tree(txn, id_bytes, head, tree)
+    else:
+        edits.delete_document(txn, id_bytes, key, head)
+    return removed
+
+
+def _note(txn: WriteTxn, doc_id: str, revs: Sequence[Rev]) -> None:
+    """Keep the newest `purged_infos_limit` purges; indexes and peers learn of them from there."""
+    state = txn.state
+    state.purge_seq += 1
+    row = records.encode_fields([doc_id, [str(rev) for rev in revs]])
+    txn.kv.append(Space.PURGES, records.u64(state.purge_seq), row)
+    while state.purge_seq - state.oldest_purge > state.purged_infos_limit:
+        state.oldest_purge += 1
+        txn.kv.delete(Space.PURGES, records.u64(state.oldest_purge))
+
+
+def infos(reader: Reader) -> list[tuple[str, list[Rev]]]:
+    """What was purged, oldest first."""
+    rows = []
+    for _key, row in reader.scan(Space.PURGES):
+        doc_id, revs = records.decode_fields(row)
+        rows.append((doc_id, [Rev.parse(rev) for rev in revs]))
+    return rows

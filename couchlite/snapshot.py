@@ -1,0 +1,120 @@
+"""One consistent look at a database. Opened with `with database.snapshot() as snapshot:`, never held across an await."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from . import changes, listing, local_docs, reads, records
+from .blobs import BlobSource, BlobStore
+from .changes import ChangeRow
+from .compression import BodyCodec
+from .document import Revision
+from .engine import Reader, Space
+from .errors import NotFound
+from .listing import DocRow
+from .local_docs import LocalDoc
+from .reads import Document, MissingRev, RevsDiff
+from .records import AttachmentInfo, State
+from .revision import Rev
+from .revtree import Node
+
+
+class Snapshot:
+    """Reads of a database; all of them see the same state."""
+
+    __slots__ = ("_blobs", "_codec", "_context", "reader")
+
+    def __init__(
+        self, context: AbstractContextManager[Reader], codec: BodyCodec, blobs: BlobStore
+    ) -> None:
+        self._context = context
+        self._codec = codec
+        self._blobs = blobs
+
+    def __enter__(self) -> Snapshot:
+        self.reader: Reader = self._context.__enter__()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._context.__exit__(None, None, None)
+
+    def state(self) -> State:
+        """The counters: update sequence, document counts, limits."""
+        return State.decode(self.reader.get(Space.META, records.STATE_KEY))
+
+    def winner(self, doc_id: str) -> Revision:
+        """The winning revision, without its path. :raises NotFound: "missing" or "deleted"."""
+        return reads.winner(self.reader, self._codec, doc_id)
+
+    def document(self, doc_id: str) -> Document | None:
+        """A document with its whole history; None when nothing was ever known of it."""
+        return reads.document(self.reader, doc_id)
+
+    def revision(self, document: Document, node: Node) -> Revision:
+        """A revision with its path. :raises NotFound: its body is gone."""
+        found = document.revision(self.reader, self._codec, node)
+        if isinstance(found, MissingRev):
+            raise NotFound("missing")
+        return found
+
+    def open_revs(
+        self, document: Document | None, revs: Sequence[Rev] | None, *, latest: bool = False
+    ) -> list[Revision | MissingRev]:
+        """See reads.open_revs."""
+        return reads.open_revs(self.reader, self._codec, document, revs, latest=latest)
+
+    def revs_diff(self, doc_id: str, revs: Sequence[Rev]) -> RevsDiff | None:
+        return reads.revs_diff(self.reader, doc_id, revs)
+
+    def body(self, number: int) -> tuple[bytes, tuple[AttachmentInfo, ...]]:
+        """A body by its number, as listings and feeds name it: its JSON text and its attachments."""
+        frame = self.reader.get(Space.BODIES, records.u64(number))
+        if frame is None:
+            raise NotFound("missing")
+        codec, data, attachments = records.decode_body(frame)
+        return self._codec.decode(codec, data), attachments
+
+    def docs(
+        self,
+        start: bytes = b"",
+        stop: bytes | None = None,
+        *,
+        reverse: bool = False,
+        limit: int = listing.PAGE_ROWS,
+    ) -> list[DocRow]:
+        """A page of documents by id; see listing.doc_page."""
+        return listing.doc_page(self.reader, start, stop, reverse=reverse, limit=limit)
+
+    def doc_row(self, doc_id: str) -> DocRow | None:
+        return listing.find(self.reader, doc_id)
+
+    def count_docs(self, start: bytes = b"", stop: bytes | None = None) -> int:
+        return listing.count(self.reader, start, stop)
+
+    def changes(
+        self,
+        since: int,
+        *,
+        until: int | None = None,
+        limit: int = changes.PAGE_ROWS,
+        reverse: bool = False,
+    ) -> list[ChangeRow]:
+        """A page of the sequence index; see changes.page."""
+        return changes.page(self.reader, since, until=until, limit=limit, reverse=reverse)
+
+    def count_changes(self, since: int) -> int:
+        return changes.count_after(self.reader, since)
+
+    def local(self, doc_id: str) -> LocalDoc:
+        """:raises NotFound:"""
+        return local_docs.get(self.reader, doc_id)
+
+    def local_docs(
+        self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False, limit: int = 1000
+    ) -> list[LocalDoc]:
+        return local_docs.page(self.reader, start, stop, reverse=reverse, limit=limit)
+
+    def blob(self, info: AttachmentInfo) -> BlobSource:
+        """An attachment's bytes as stored; it stays readable after the snapshot."""
+        return self._blobs.open(self.reader, info.key)
