@@ -13,12 +13,16 @@ What must stay true here:
 
 from __future__ import annotations
 
+import logging
+import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Protocol
 
 from .config_defaults import BUILT_IN, REPORTED, Sections
 from .errors import BadRequest, DataDirectoryError
+
+logger = logging.getLogger(__name__)
 
 UNREADABLE_FILE = "the configuration file {path} can't be read: {why}"
 
@@ -28,9 +32,9 @@ class SettingsStore(Protocol):
 
     def set(self, key: str, value: str) -> None: ...
 
-    def delete(self, key: str) -> None: ...
+    def delete(self, key: str) -> bool: ...
 
-    def items(self) -> Iterable[tuple[str, str]]: ...
+    def items(self, prefix: str = "") -> Iterable[tuple[str, str]]: ...
 
     def version(self) -> int:
         """A number that is another one after every change, made by whichever process. Cheap."""
@@ -53,6 +57,7 @@ class Config:
         self._started_with = started_with or {}
         self._file = file
         self._from_file: Sections = read_ini(file) if file else {}
+        self._reloaded = dict(store.items(_RELOADED)).get(_RELOADED)
         self._merged: dict[str, dict[str, str]] = {}
         self._merged_at: int | None = None
 
@@ -127,38 +132,54 @@ class Config:
 
     def forget_volatile(self) -> None:
         """Drop what was set without `persist`; the server does this when it starts."""
-        for stored, _ in list(self._store.items()):
-            if stored.startswith(_VOLATILE):
-                self._store.delete(stored)
+        for stored, _ in list(self._store.items(_VOLATILE)):
+            self._store.delete(stored)
 
     def reload(self) -> None:
-        """Read the file again, in this process."""
+        """Have every process read the file again.
+
+        :raises DataDirectoryError: it can't be read, and what was read before stays.
+        """
         if self._file:
-            self._from_file = read_ini(self._file)
-            self._merged_at = None
+            read_ini(self._file)
+        self._store.set(_RELOADED, secrets.token_hex(8))
 
     def _merge(self) -> dict[str, dict[str, str]]:
+        stored = dict(self._store.items(_PREFIX))
+        if self._file and stored.get(_RELOADED) != self._reloaded:
+            self._reloaded = stored.get(_RELOADED)
+            try:
+                self._from_file = read_ini(self._file)
+            except DataDirectoryError as error:  # whoever asked for it could read it; it changed since
+                logger.error("%s", error.reason)
         merged: dict[str, dict[str, str]] = {}
-        layers = (REPORTED, self._started_with, self._from_file, *self._overrides())
-        for layer in layers:
+        layers = (self._started_with, self._from_file, _layer(stored, _PERSISTENT), _layer(stored, _VOLATILE))
+        for layer in (REPORTED, *layers):
             for section, values in layer.items():
                 merged.setdefault(section, {}).update(values)
         return merged
 
-    def _overrides(self) -> tuple[Sections, Sections]:
-        layers: dict[str, dict[str, dict[str, str]]] = {_PERSISTENT: {}, _VOLATILE: {}}
-        for stored, value in self._store.items():
-            kind, section, key = stored.split("\0")
-            layers[kind].setdefault(section, {})[key] = value
-        return layers[_PERSISTENT], layers[_VOLATILE]
+
+_PREFIX = "config\0"
+_PERSISTENT = _PREFIX + "persistent\0"
+_VOLATILE = _PREFIX + "volatile\0"
+_RELOADED = _PREFIX + "reloaded"
+NAME_LENGTH_MAX = 200
+"""Bytes of a section's name and of a key's; together they are a key of the store, which has a limit of its
+own."""
 
 
-_PERSISTENT = "p"
-_VOLATILE = "v"
+def _key(layer: str, section: str, key: str) -> str:
+    return f"{layer}{section}\0{key}"
 
 
-def _key(kind: str, section: str, key: str) -> str:
-    return f"{kind}\0{section}\0{key}"
+def _layer(stored: Mapping[str, str], layer: str) -> Sections:
+    sections: dict[str, dict[str, str]] = {}
+    for name, value in stored.items():
+        if name.startswith(layer):
+            section, _, key = name.removeprefix(layer).partition("\0")
+            sections.setdefault(section, {})[key] = value
+    return sections
 
 
 def _integer(text: str) -> int | None:
@@ -167,9 +188,9 @@ def _integer(text: str) -> int | None:
 
 
 def _check(section: str, key: str, value: str) -> None:
-    if not _printable(section) or _bracketed(section):
+    if not _is_name(section):
         raise BadRequest("Invalid configuration section")
-    if not _printable(key) or _bracketed(key):
+    if not _is_name(key):
         raise BadRequest("Invalid configuration key")
     if not _printable(value):
         raise BadRequest("Invalid configuration value")
@@ -179,8 +200,9 @@ def _printable(text: str) -> bool:
     return text.replace("\t", " ").isprintable()
 
 
-def _bracketed(text: str) -> bool:
-    return "[" in text or "]" in text
+def _is_name(text: str) -> bool:
+    bracketed = "[" in text or "]" in text
+    return _printable(text) and not bracketed and len(text.encode()) <= NAME_LENGTH_MAX
 
 
 def read_ini(path: Path) -> Sections:
