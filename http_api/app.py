@@ -16,7 +16,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
-from couchlite.server import Server
 
 from couchlite.accounts import Accounts
 from couchlite.errors import (
@@ -27,8 +26,9 @@ from couchlite.errors import (
     Unauthorized,
 )
 from couchlite.security import ANONYMOUS, Principal
+from couchlite.server import Server
 
-from . import cors, databases, errors, response, root
+from . import cors, databases, db_updates, errors, response, root
 from .access import administered_database, anyone, database_admin, member, server_admin
 from .request import Request, is_text
 
@@ -55,7 +55,7 @@ SERVER_ROUTES = {
     "_dbs_info": Route(root.lister, "GET,HEAD,POST", {"GET": root.dbs_info, "POST": root.dbs_info_of}),
     "_active_tasks": Route(server_admin, "GET,HEAD", {"GET": root.active_tasks}),
     "_membership": Route(server_admin, "GET", {"GET": root.membership}),
-    "_db_updates": Route(server_admin, "GET", {"GET": root.db_updates}),
+    "_db_updates": Route(server_admin, "GET", {"GET": db_updates.db_updates}),
 }
 
 # /{db}
@@ -84,7 +84,7 @@ DATABASE_ROUTES = {
 # /{db}/{name}/...: whatever follows
 DATABASE_PREFIX_ROUTES = {
     "_compact": Route(database_admin, "POST", {"POST": databases.compact}),
-    "_shards": Route(member, "GET", {"GET": databases.shards_of}),
+    "_shards": Route(member, "GET", {"GET": databases.shard_of}),
 }
 
 # /{db}/{docid}, /{db}/_design/{name}, /{db}/_local/{name}, and /{docid}/{attachment}

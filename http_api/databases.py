@@ -7,8 +7,8 @@ import re
 from typing import Any
 
 from aiohttp import web
-from couchlite.database import Database
 
+from couchlite.database import Database
 from couchlite.errors import BadRequest, Forbidden
 from couchlite.revision import Rev
 from couchlite.security import validate
@@ -16,6 +16,13 @@ from couchlite.security import validate
 from . import response
 from .access import may_change_settings
 from .request import Request, encode
+
+# The only node, by the name CouchDB gives to one that stands alone.
+NODE = "couchdb@127.0.0.1"
+WHOLE_RANGE = "00000000-ffffffff"
+
+# What CouchDB 3.5 reports of its files.
+DISK_FORMAT_VERSION = 8
 
 _POSITIVE = re.compile("0*[1-9][0-9]*")
 
@@ -32,7 +39,8 @@ async def create(request: Request) -> web.StreamResponse:
     partitioned = request.query_value("partitioned") or "false"
     if partitioned not in ("true", "false"):
         raise BadRequest("Invalid `partitioned` parameter")
-    request.server.create(name, partitioned=partitioned == "true", shards=int(request.query_value("q") or 2))
+    shards = int(request.query_value("q") or request.server.config.integer("cluster", "q"))
+    await asyncio.to_thread(request.server.create, name, partitioned=partitioned == "true", shards=shards)
     location = request.absolute_uri(f"/{encode(name)}")
     return response.json(request, 201, {"ok": True}, {"Location": location})
 
@@ -44,7 +52,7 @@ async def delete(request: Request) -> web.StreamResponse:
             "You tried to DELETE a database with a ?=rev parameter. "
             "Did you mean to DELETE a document instead?"
         )
-    request.server.delete(request.segments[0])
+    await asyncio.to_thread(request.server.delete, request.segments[0])
     return response.json(request, 200, {"ok": True})
 
 
@@ -55,7 +63,29 @@ async def info(request: Request) -> web.StreamResponse:
 
 def describe(database: Database) -> dict[str, Any]:
     """A database as GET /{db} shows it."""
-    raise NotImplementedError
+    info = database.info()
+    return {
+        "instance_start_time": instance_start_time(database),
+        "db_name": info.name,
+        "purge_seq": info.purge_seq,
+        "update_seq": info.update_seq,
+        "sizes": {
+            "file": info.file_bytes,
+            "external": info.external_bytes,
+            "active": info.active_bytes,
+        },
+        "props": {"partitioned": True} if info.props.get("partitioned") else {},
+        "doc_del_count": info.doc_del_count,
+        "doc_count": info.doc_count,
+        "disk_format_version": DISK_FORMAT_VERSION,
+        "compact_running": info.compact_running,
+        "cluster": {"q": info.props["q"], "n": 1, "w": 1, "r": 1},
+    }
+
+
+def instance_start_time(database: Database) -> str:
+    """Seconds at which the database was created, as text: replicators tell by it a recreated one."""
+    return str(int(database.created_s))
 
 
 async def get_security(request: Request) -> web.StreamResponse:
@@ -70,7 +100,7 @@ async def put_security(request: Request) -> web.StreamResponse:
         "couchdb", "users_db_security_editable"
     ):
         raise Forbidden("You can't edit the security object of the user database.")
-    database.set_security(validate(await request.json()))
+    await asyncio.to_thread(database.set_security, validate(await request.json()))
     return response.json(request, 200, {"ok": True})
 
 
@@ -83,7 +113,7 @@ async def put_revs_limit(request: Request) -> web.StreamResponse:
     limit = await request.json()
     if not _is_positive(limit):
         raise BadRequest("`revs_limit` must be positive integer")
-    request.database().set_revs_limit(limit)
+    await asyncio.to_thread(request.database().set_revs_limit, limit)
     return response.json(request, 200, {"ok": True})
 
 
@@ -95,20 +125,26 @@ async def put_purged_infos_limit(request: Request) -> web.StreamResponse:
     limit = await request.json()
     if not _is_positive(limit):
         raise BadRequest("`purged_infos_limit` must be positive integer")
-    request.database().set_purged_infos_limit(limit)
+    await asyncio.to_thread(request.database().set_purged_infos_limit, limit)
     return response.json(request, 200, {"ok": True})
 
 
 async def ensure_full_commit(request: Request) -> web.StreamResponse:
     """Every acknowledged write is on disk already."""
     request.require_json_type()
-    started = describe(request.database())["instance_start_time"]
+    started = instance_start_time(request.database())
     return response.json(request, 201, {"ok": True, "instance_start_time": started})
 
 
 async def compact(request: Request) -> web.StreamResponse:
+    """POST /{db}/_compact; with a design document's name, its indexes."""
     request.require_json_type()
-    request.database().compact()
+    database = request.database()
+    if len(request.segments) > 2:
+        with database.snapshot() as snapshot:
+            snapshot.winner(f"_design/{request.segments[2]}")
+    else:
+        database.compact()
     return response.json(request, 202, {"ok": True})
 
 
@@ -138,11 +174,13 @@ async def purged_infos(request: Request) -> web.StreamResponse:
 
 
 async def shards(request: Request) -> web.StreamResponse:
-    raise NotImplementedError
+    """GET /{db}/_shards: one node has all there is, whatever `q` the database was created with."""
+    return response.json(request, 200, {"shards": {WHOLE_RANGE: [NODE]}})
 
 
-async def shards_of(request: Request) -> web.StreamResponse:
-    raise NotImplementedError
+async def shard_of(request: Request) -> web.StreamResponse:
+    """GET /{db}/_shards/{docid}."""
+    return response.json(request, 200, {"range": WHOLE_RANGE, "nodes": [NODE]})
 
 
 async def sync_shards(request: Request) -> web.StreamResponse:

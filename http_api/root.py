@@ -15,13 +15,10 @@ from couchlite.jsontext import dumps
 
 from . import response
 from .access import server_admin
-from .databases import describe
+from .databases import NODE, describe
 from .request import Request, boolean, integer, json_value, positive_integer
 
 COUCHDB_VERSION = "3.5.0"
-NODE = "couchdb@127.0.0.1"
-
-DATABASES_INFO_MAX_KEYS = 100
 
 
 def lister(request: Request) -> None:
@@ -123,13 +120,6 @@ async def active_tasks(request: Request) -> web.StreamResponse:
 
 async def membership(request: Request) -> web.StreamResponse:
     return response.json(request, 200, {"all_nodes": [NODE], "cluster_nodes": [NODE]})
-
-
-async def db_updates(request: Request) -> web.StreamResponse:
-    feed = request.query_value("feed") or "normal"
-    if feed not in ("normal", "continuous", "longpoll", "eventsource"):
-        raise BadRequest("Supported `feed` types: normal, continuous, longpoll, eventsource")
-    raise DatabaseNotFound()
 
 
 def etag_of(data: bytes) -> str:
