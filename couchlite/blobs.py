@@ -60,20 +60,22 @@ class BlobStore:
             upload.write(data)
             return upload.finish()
 
-    def adopt(self, batch: Batch, staged: StagedBlob) -> None:
-        """Make a staged body part of the database, in the transaction that refers to it.
+    def adopt(self, batch: Batch, staged: StagedBlob) -> int:
+        """Make a staged body part of the database, in the transaction that refers to it; how many bytes of
+        new files that takes.
 
         Call it before the edit's other writes: it may fail. It may be called again when the transaction is
         run again. A body that is there already costs nothing, and one whose file was damaged is healed.
         """
         row = batch.get(Space.ATTACHMENTS, staged.key)
         if row is not None and not self._is_damaged(staged.key, row):
-            return
+            return 0
         if staged.data is not None:
             batch.put(Space.ATTACHMENTS, staged.key, _INLINE + staged.data)
-            return
+            return 0
         self._place(staged)
         batch.put(Space.ATTACHMENTS, staged.key, _FILE + staged.length.to_bytes(8, "big"))
+        return staged.length if row is None else 0
 
     def open(self, reader: Reader, key: bytes) -> BlobSource:
         """A body to read; it stays readable after `reader` is closed, even when it is swept away then.
@@ -88,11 +90,13 @@ class BlobStore:
         return self._open_file(key, int.from_bytes(row[1:], "big"))
 
     def sweep(self, batch: Batch, live_keys: Container[bytes]) -> int:
-        """Drop the rows that are not live; how many. Files stay until `remove_orphans` after the commit."""
-        dead = [key for key, _ in batch.scan(Space.ATTACHMENTS) if key not in live_keys]
-        for key in dead:
+        """Drop the rows that are not live; how many bytes of files that frees, once `remove_orphans` has run
+        after the commit.
+        """
+        dead = [(key, row) for key, row in batch.scan(Space.ATTACHMENTS) if key not in live_keys]
+        for key, _ in dead:
             batch.delete(Space.ATTACHMENTS, key)
-        return len(dead)
+        return sum(int.from_bytes(row[1:], "big") for _, row in dead if row[:1] == _FILE)
 
     def orphans(self, reader: Reader) -> Iterator[bytes]:
         """Keys of the files without a row: those of dropped rows, or of a crash just before a commit."""
