@@ -1,4 +1,4 @@
-"""What one data directory knows beside its databases: which there are, its identity, its settings, what was changed.
+"""What one data directory knows beside its databases: which there are, its identity, its settings, changes.
 
 Layout:
     catalog.mdb/            this catalog
@@ -6,7 +6,8 @@ Layout:
     db/<uuid>/blobs/        its large attachments
     run/                    sockets of the processes that have the directory open
 
-A database is looked up here on every request, so that what another process created or deleted is seen at once.
+A database is looked up here on every request, so that what another process created or deleted is seen at
+once.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ import re
 import secrets
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-from collections.abc import Callable, Iterator
 
 from .engine import Batch, CatalogSpace
 from .errors import DatabaseExists, DatabaseNotFound, DataDirectoryError, IllegalDatabaseName
@@ -34,7 +35,8 @@ _NAME = re.compile(r"[a-z][a-z0-9_$()+/-]*(\.[0-9]{10,})?\Z")
 MAX_NAME_LENGTH = 238
 """CouchDB's limit."""
 UPDATES_KEPT = 10_000
-"""Rows of the `_db_updates` log; it names databases, so older rows tell a reader nothing that a full look would not."""
+"""Rows of the `_db_updates` log; it names databases, so older rows tell a reader nothing that a full look
+would not."""
 
 _VERSION = b"settings_version"
 
@@ -71,10 +73,13 @@ class Catalog:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if not environment.exists():
-                strangers = [entry for entry in os.listdir(path) if not entry.startswith((".", "run", "serve"))]
+                strangers = [
+                    entry for entry in os.listdir(path) if not entry.startswith((".", "run", "serve"))
+                ]
                 if strangers:
                     raise DataDirectoryError(
-                        f"{path} is not a couchlite data directory: it holds {sorted(strangers)[0]!r} but no catalog"
+                        f"{path} is not a couchlite data directory: "
+                        f"it holds {sorted(strangers)[0]!r} but no catalog"
                     )
                 environment.mkdir(exist_ok=True)
             (path / "db").mkdir(exist_ok=True)
@@ -100,7 +105,9 @@ class Catalog:
         with self._engine.read() as reader:
             known = reader.get(CatalogSpace.META, b"format"), reader.get(CatalogSpace.META, b"uuid")
         version, uuid = (
-            self._engine.write(run) if None in known else (from_u64(known[0] or b""), (known[1] or b"").decode())
+            self._engine.write(run)
+            if None in known
+            else (from_u64(known[0] or b""), (known[1] or b"").decode())
         )
         if version != FORMAT_VERSION:
             self._engine.close()

@@ -1,8 +1,8 @@
 """The sequence index, read in pages, and the text form of update sequences.
 
-A sequence is shown as `N-` and a tag of the database it belongs to. CouchDB's clients take it as opaque or parse the
-leading integer; the tag lets a sequence of another, or of a recreated, database be told from one of this one, which
-then means "from the start", as it does in CouchDB.
+A sequence is shown as `N-` and a tag of the database it belongs to. CouchDB's clients take it as opaque or
+parse the leading integer; the tag lets a sequence of another, or of a recreated, database be told from one
+of this one, which then means "from the start", as it does in CouchDB.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
 """Bodies compressed one by one, yet small: zstd with dictionaries learnt from the database's own documents.
 
-Documents of one database resemble each other, and a document alone is too short to compress. A dictionary of 16 KiB
-makes a 400-byte document about 100 bytes, and both directions take about a microsecond (zstd without it: 240 bytes).
+Documents of one database resemble each other, and a document alone is too short to compress. A dictionary of
+16 KiB makes a 400-byte document about 100 bytes, and both directions take about a microsecond (zstd without
+it: 240 bytes).
 
-A frame's first byte names its codec: 0 stored as it is, 1 zstd without a dictionary, 2 and up zstd with dictionary
-number N of this database. Dictionaries are never changed nor removed.
+A frame's first byte names its codec: 0 stored as it is, 1 zstd without a dictionary, 2 and up zstd with
+dictionary number N of this database. Dictionaries are never changed nor removed.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ FIRST_DICTIONARY = 2
 class BodyCodec:
     """Compresses and restores the bodies of one database in one process, from any thread.
 
-    `load_dictionary(number)` fetches a dictionary, which another process may have added. `newest` is the codec that
-    `encode` uses; a stale one costs only size.
+    `load_dictionary(number)` fetches a dictionary, which another process may have added. `newest` is the
+    codec that `encode` uses; a stale one costs only size.
     """
 
     def __init__(self, load_dictionary: Callable[[int], bytes | None], newest: int = PLAIN) -> None:

@@ -1,8 +1,8 @@
 """One database: a few lines a method; parse, hand a function to the writer or open a snapshot, return.
 
-Reads are synchronous and short, so an event loop may call them. A write is queued for the writer's thread: the
-`submit_*` methods return a future that is done when the write is durable (await it with `asyncio.wrap_future`), the
-others wait for it.
+Reads are synchronous and short, so an event loop may call them. A write is queued for the writer's thread:
+the `submit_*` methods return a future that is done when the write is durable (await it with
+`asyncio.wrap_future`), the others wait for it.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ DEFAULT_SECURITY: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class DatabaseInfo:
-    """What `GET /{db}` tells. Sizes are bytes: `file` on disk, `external` the live leaves as JSON and attachments,
-    `active` what live data take in the store."""
+    """What `GET /{db}` tells. Sizes are bytes: `file` on disk, `external` the live leaves as JSON and
+    attachments, `active` what live data take in the store."""
 
     name: str
     update_seq: str
@@ -59,26 +59,35 @@ class DatabaseInfo:
 class Database:
     """Made by `Server`, which sees to it that a process has one of each."""
 
-    def __init__(self, entry: Entry, path: Path, *, moved: Callable[[Database, int], None]) -> None:
+    def __init__(self, entry: Entry, path: Path, *, moved: Callable[[Entry, int], None]) -> None:
         self.name = entry.name
         self.uuid = entry.uuid
         self.props = entry.props
         self.created_s = entry.created_s
         self.tag = entry.uuid[:12]
         """Ends the update sequences of this database, and of no other."""
-        self.feed = Feed()
+        self.path = path
         self.deleted = False
         self.compacting = threading.Lock()
-        self.path = path
-        self._moved = moved
-        self.engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
+        self.feed = feed = Feed()
+        self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
         self.blobs = BlobStore(path / BLOBS_DIRECTORY)
-        with self.engine.read() as reader:
+        with engine.read() as reader:
             state = State.decode(reader.get(Space.META, records.STATE_KEY))
-        self.feed.moved(state.update_seq)
-        self.codec = BodyCodec(self._dictionary, max(state.newest_codec, compression.PLAIN))
+        feed.moved(state.update_seq)
+
+        # Neither of these refers to the Database, so that it ends as soon as nobody uses it (see Server).
+        def dictionary(number: int) -> bytes | None:
+            with engine.read() as reader:
+                return reader.get(Space.META, records.dictionary_key(number))
+
+        def committed(state: State) -> None:
+            feed.moved(state.update_seq)
+            moved(entry, state.update_seq)
+
+        self.codec = BodyCodec(dictionary, max(state.newest_codec, compression.PLAIN))
+        self.writer = Writer(engine, entry.name, committed)
         self._context = edits.Context(self.codec, self.blobs)
-        self.writer = Writer(self.engine, entry.name, self._committed)
 
     # reading
 
@@ -107,7 +116,7 @@ class Database:
             purge_seq=self.format_seq(state.purge_seq),
             doc_count=state.doc_count,
             doc_del_count=state.deleted_count,
-            file_bytes=self.engine.size_bytes() + self.blobs.size_bytes(),
+            file_bytes=self.engine.size_bytes() + state.blob_bytes,
             external_bytes=state.external_bytes,
             active_bytes=state.stored_bytes,
             compact_running=self.compacting.locked(),
@@ -162,21 +171,23 @@ class Database:
 
         Fails as a whole with MissingStub when an attachment stub stands for nothing.
         """
+        context = self._context
         self.stage_attachments(edit_list)
         prepared = [edits.prepare(edit, self.codec, new_edits=True) for edit in edit_list]
-        future = self.writer.submit(lambda txn: edits.new_edits(txn, self._context, prepared))
+        future = self.writer.submit(lambda txn: edits.new_edits(txn, context, prepared))
         return _then_discard(future, edit_list)
 
     def submit_replicated(self, edit_list: Sequence[Edit]) -> Future[None]:
         """Graft the edits' histories (`new_edits=false`); each must have a path."""
+        context = self._context
         self.stage_attachments(edit_list)
         prepared = [edits.prepare(edit, self.codec, new_edits=False) for edit in edit_list]
-        future = self.writer.submit(lambda txn: edits.replicated_edits(txn, self._context, prepared))
+        future = self.writer.submit(lambda txn: edits.replicated_edits(txn, context, prepared))
         return _then_discard(future, edit_list)
 
     def stage_attachments(self, edit_list: Sequence[Edit]) -> None:
-        """Hash, compress and spool inline attachment data; slow for large ones, so an event loop lets a thread do it
-        before it submits."""
+        """Hash, compress and spool inline attachment data; slow for large ones, so an event loop lets a
+        thread do it before it submits."""
         for edit in edit_list:
             for attachment in edit.attachments:
                 if attachment.data is not None and attachment.staged is None:
@@ -234,12 +245,6 @@ class Database:
 
     # life
 
-    def close(self) -> None:
-        """Commit what is queued and close the files. The server does it."""
-        self.writer.close()
-        self.feed.wake_all()
-        self.engine.close()
-
     def mark_deleted(self) -> None:
         self.deleted = True
         self.feed.wake_all()
@@ -248,20 +253,15 @@ class Database:
         """Tell the feed what other processes committed; the cheap poll behind a lost ring."""
         self.feed.moved(self.state().update_seq)
 
-    def _committed(self, state: State) -> None:
-        self.feed.moved(state.update_seq)
-        self._moved(self, state.update_seq)
-
-    def _dictionary(self, number: int) -> bytes | None:
-        with self.engine.read() as reader:
-            return reader.get(Space.META, records.dictionary_key(number))
-
 
 def _then_discard(future: Future[Any], edit_list: Sequence[Edit]) -> Future[Any]:
     """Throw staged attachments away once the write is over; those adopted stay."""
     staged = [a.staged for edit in edit_list for a in edit.attachments if a.staged is not None]
     if staged:
-        future.add_done_callback(lambda _future: [blob.discard() for blob in staged])
+
+        def discard(_future: Future[Any]) -> None:
+            for blob in staged:
+                blob.discard()
+
+        future.add_done_callback(discard)
     return future
-
-

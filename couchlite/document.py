@@ -1,7 +1,8 @@
 """JSON in, one edit out; a stored revision in, JSON out. The only place where the `_fields` are understood.
 
-Source: the member rules are those of CouchDB's couch_doc:from_json_obj and couch_doc:to_json_obj, and so is the
-order of members in the output: `_id`, `_rev`, the body, `_deleted`, `_revisions`, the meta members, `_attachments`.
+Source: the member rules are those of CouchDB's couch_doc:from_json_obj and couch_doc:to_json_obj, and so is
+the order of members in the output: `_id`, `_rev`, the body, `_deleted`, `_revisions`, the meta members,
+`_attachments`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ BODY_MEMBERS = frozenset(
 
 @dataclass(slots=True)
 class AttachmentEdit:
-    """An attachment of an edit: new data, a part that follows in a multipart body, or a stub of what is stored."""
+    """An attachment of an edit: new data, a part that follows in a multipart body, or a stub of what is
+    stored."""
 
     name: str
     content_type: str
@@ -58,8 +60,8 @@ class AttachmentEdit:
 
 @dataclass(slots=True)
 class Edit:
-    """One revision to be written. `path` is newest first: an interactive edit's names its parent, a replicated
-    edit's begins with its own revision."""
+    """One revision to be written. `path` is newest first: an interactive edit's names its parent, a
+    replicated edit's begins with its own revision."""
 
     id: str
     path: tuple[Rev, ...] = ()
@@ -96,9 +98,7 @@ def validate_id(doc_id: Any) -> None:
             raise IllegalDocumentId("Only reserved document ids may start with underscore.")
 
 
-def parse(
-    document: Any, doc_id: str | None = None, *, max_size_bytes: int = MAX_DOCUMENT_SIZE_BYTES
-) -> Edit:
+def parse(document: Any, doc_id: str | None = None, *, max_size_bytes: int = MAX_DOCUMENT_SIZE_BYTES) -> Edit:
     """Understand a document as a client sends it. `doc_id` overrides its `_id`; with neither, the id is "".
 
     :raises BadRequest: (and its kinds) with CouchDB's reasons.
@@ -196,7 +196,8 @@ def _decode_data(name: str, data: Any) -> bytes:
     raise BadRequest(f"Invalid attachment data for {name}")
 
 
-# --- out -------------------------------------------------------------------------------------------------------
+# --- out
+# -------------------------------------------------------------------------------------------------------
 
 Meta = Sequence[tuple[str, Any]]
 

@@ -1,8 +1,8 @@
 """Tells the other processes that have a data directory open which database moved.
 
-Each process that waits for news binds a datagram socket in the directory's `run/`; after a commit, the writer sends
-every such socket a few bytes. A ring may be lost (a full buffer, a process that just starts): once a second the
-listener asks the waiting databases themselves.
+Each process that waits for news binds a datagram socket in the directory's `run/`; after a commit, the
+writer sends every such socket a few bytes. A ring may be lost (a full buffer, a process that just starts):
+once a second the listener asks the waiting databases themselves.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ DIRECTORY_CHECK_S = 0.5
 
 
 class Doorbell:
-    """`rung(payload)` is called in the listener's thread for each ring, `poll()` every POLL_S. Listening starts with
-    `listen()`, ringing needs nothing."""
+    """`rung(payload)` is called in the listener's thread for each ring, `poll()` every POLL_S. Listening
+    starts with `listen()`, ringing needs nothing."""
 
     def __init__(self, directory: Path, rung: Callable[[bytes], None], poll: Callable[[], None]) -> None:
         self._directory = directory

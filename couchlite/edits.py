@@ -1,8 +1,8 @@
 """The two ways to write a document: `new_edit` checks the parent, `replicated_edits` graft a history.
 
-Functions of a WriteTxn. They decide before they write: a Conflict is raised before the first put. What can be done
-outside the transaction (parsing, hashing, compressing) is in `prepare`, so that it costs no writer any time.
-Semantics: couch_db:update_docs and couch_db_updater:merge_rev_tree.
+Functions of a WriteTxn. They decide before they write: a Conflict is raised before the first put. What can
+be done outside the transaction (parsing, hashing, compressing) is in `prepare`, so that it costs no writer
+any time. Semantics: couch_db:update_docs and couch_db_updater:merge_rev_tree.
 """
 
 from __future__ import annotations
@@ -83,7 +83,8 @@ def _identity(attachment: AttachmentEdit) -> tuple[str, str, bytes]:
     return attachment.name, attachment.content_type, attachment.staged.md5
 
 
-# --- interactive edits -----------------------------------------------------------------------------------------
+# --- interactive edits
+# -----------------------------------------------------------------------------------------
 
 
 def new_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> list[Result]:
@@ -143,9 +144,7 @@ def _first_edit(txn: WriteTxn, context: Context, prepared: Prepared, id_bytes: b
     return prepared.rev
 
 
-def _recreate(
-    txn: WriteTxn, context: Context, prepared: Prepared, record: bytes, head: DocHead
-) -> Rev:
+def _recreate(txn: WriteTxn, context: Context, prepared: Prepared, record: bytes, head: DocHead) -> Rev:
     """An edit without a parent: only a deleted document takes it, on top of its winner, so that a state that
     existed before can't be reached again by the same revision."""
     edit = prepared.edit
@@ -210,7 +209,8 @@ def _missing_stub(edit: Edit, name: str) -> MissingStub:
     return MissingStub(f"Invalid attachment stub in {edit.id} for {name}")
 
 
-# --- replicated edits ------------------------------------------------------------------------------------------
+# --- replicated edits
+# ------------------------------------------------------------------------------------------
 
 
 def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> None:
@@ -288,12 +288,11 @@ def _is_unwritten(node: Node) -> bool:
     return bool(node.info.size < 0)
 
 
-# --- what both share -------------------------------------------------------------------------------------------
+# --- what both share
+# -------------------------------------------------------------------------------------------
 
 
-def _store_body(
-    txn: WriteTxn, context: Context, prepared: Prepared, rev: Rev
-) -> tuple[RevInfo, int]:
+def _store_body(txn: WriteTxn, context: Context, prepared: Prepared, rev: Rev) -> tuple[RevInfo, int]:
     """Write a revision's body and attachments; what the tree keeps of it, and its size."""
     edit = prepared.edit
     attachments = _attachment_infos(txn, context, edit, rev) if edit.attachments else ()
@@ -302,13 +301,11 @@ def _store_body(
     frame = records.encode_body(prepared.codec, prepared.data, attachments)
     txn.kv.append(Space.BODIES, records.u64(state.last_body), frame)
     size = len(edit.body) + sum(info.length for info in attachments)
-    state.stored_bytes += len(frame)
+    state.stored_bytes += len(frame) + sum(info.length for info in attachments)
     return RevInfo(state.last_body, edit.deleted, size), size
 
 
-def _attachment_infos(
-    txn: WriteTxn, context: Context, edit: Edit, rev: Rev
-) -> tuple[AttachmentInfo, ...]:
+def _attachment_infos(txn: WriteTxn, context: Context, edit: Edit, rev: Rev) -> tuple[AttachmentInfo, ...]:
     """Adopt the staged data. In JSON order, which is also how they are shown."""
     infos = []
     for attachment in edit.attachments:
@@ -317,7 +314,7 @@ def _attachment_infos(
             continue
         staged = attachment.staged
         assert staged is not None
-        context.blobs.adopt(txn.kv, staged)
+        txn.state.blob_bytes += context.blobs.adopt(txn.kv, staged)
         identity_length = staged.identity_length
         if staged.encoding and attachment.identity_length is not None:
             identity_length = attachment.identity_length
@@ -425,7 +422,8 @@ def delete_body(txn: WriteTxn, number: int) -> None:
     """Remove a body that no revision refers to any more; its attachments are swept at compaction."""
     frame = txn.kv.get(Space.BODIES, records.u64(number))
     if frame is not None:
-        txn.state.stored_bytes -= len(frame)
+        attachments = records.decode_body(frame)[2]
+        txn.state.stored_bytes -= len(frame) + sum(info.length for info in attachments)
         txn.kv.delete(Space.BODIES, records.u64(number))
 
 

@@ -1,10 +1,10 @@
 """The ordered key-value protocol that everything above storage is written against.
 
-LMDB (`storage.py`) implements it today; a distributed engine is meant to be next. So nothing above this seam may
-assume a memory map, a local path, or that many small reads are as cheap as one range scan.
+LMDB (`storage.py`) implements it today; a distributed engine is meant to be next. So nothing above this seam
+may assume a memory map, a local path, or that many small reads are as cheap as one range scan.
 
-Rules: a reader is a snapshot and is closed before anything is awaited; a batch is applied wholly or not at all, and
-when `Engine.write` has returned, what it wrote survives a power cut.
+Rules: a reader is a snapshot and is closed before anything is awaited; a batch is applied wholly or not at
+all, and when `Engine.write` has returned, what it wrote survives a power cut.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class CatalogSpace(IntEnum):
 
 
 class MustGrow(BaseException):
-    """Passes through the function given to `Engine.write`, which then starts again with more room; never caught."""
+    """Passes through the function given to `Engine.write`, which then starts again with more room; never
+    caught."""
 
 
 class Reader(Protocol):
@@ -77,8 +78,8 @@ class Engine(Protocol):
     def read(self) -> AbstractContextManager[Reader]: ...
 
     def write(self, function: Callable[[Batch], T]) -> T:
-        """Run `function` in a batch and commit it durably. It may be run again from the start (when the store had
-        to grow), so it must have no effect but on the batch. When it raises, nothing is written."""
+        """Run `function` in a batch and commit it durably. It may be run again from the start (when the
+        store had to grow), so it must have no effect but on the batch. When it raises, nothing is written."""
         ...
 
     def size_bytes(self) -> int:

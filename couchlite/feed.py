@@ -1,7 +1,8 @@
 """Who waits for news of a database, in this process.
 
-`moved(seq)` is called after a commit here, by the doorbell when another process committed, and by the cheap poll that
-makes a lost ring harmless. Correctness never depends on it: a waiter that wakes reads the sequence index again.
+`moved(seq)` is called after a commit here, by the doorbell when another process committed, and by the cheap
+poll that makes a lost ring harmless. Correctness never depends on it: a waiter that wakes reads the sequence
+index again.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Document ids as LMDB keys, in order, however long the ids are.
 
-LMDB's keys are at most 511 bytes. An id up to PLAIN_KEY_MAX_BYTES is its own key. A longer one is kept under its first
-PLAIN_KEY_MAX_BYTES bytes and a u64 label: ids that share that beginning get labels in the order of the ids. The whole
-id stands in META, under "id:" and a digest of the key. A look-up bisects the labels.
+LMDB's keys are at most 511 bytes. An id up to PLAIN_KEY_MAX_BYTES is its own key. A longer one is kept under
+its first PLAIN_KEY_MAX_BYTES bytes and a u64 label: ids that share that beginning get labels in the order of
+the ids. The whole id stands in META, under "id:" and a digest of the key. A look-up bisects the labels.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _APPEND_STEP = 1 << 32
 
 
 def find(reader: Reader, space: IntEnum, doc_id: bytes) -> bytes | None:
-    """The key of an id; None when it is a long id without one. A short id's key need not exist in the space."""
+    """The key of an id; None when it is a long id without one. A short id's need not exist in the space."""
     if len(doc_id) <= PLAIN_KEY_MAX_BYTES:
         return doc_id
     key = _first_at_or_after(reader, space, doc_id)

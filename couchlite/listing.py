@@ -1,7 +1,7 @@
 """The documents of a database in the order of their ids: what `_all_docs` and its kin list.
 
-Pages, not cursors: a page is one short snapshot, and the next one starts behind the last id, so that a slow client
-never holds a read transaction open.
+Pages, not cursors: a page is one short snapshot, and the next one starts behind the last id, so that a slow
+client never holds a read transaction open.
 """
 
 from __future__ import annotations

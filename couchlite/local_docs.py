@@ -1,6 +1,7 @@
 """`_local` documents: no tree, no sequence, never replicated; checkpoints live in them.
 
-As in CouchDB there is no conflict check: an edit's revision is one above the one it names, whatever is stored.
+As in CouchDB there is no conflict check: an edit's revision is one above the one it names, whatever is
+stored.
 """
 
 from __future__ import annotations

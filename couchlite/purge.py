@@ -1,6 +1,7 @@
 """Purging: revisions removed for good, with nothing left that would replicate.
 
-Source: fabric_doc_purge and couch_db_updater:purge_docs: only leaves can be purged; a document without leaves is gone.
+Source: fabric_doc_purge and couch_db_updater:purge_docs: only leaves can be purged; a document without
+leaves is gone.
 """
 
 from __future__ import annotations

@@ -100,7 +100,8 @@ def open_revs(
     *,
     latest: bool = False,
 ) -> list[Revision | MissingRev]:
-    """The revisions asked for (None: all leaves), in that order; with `latest`, the leaves each one has led to.
+    """The revisions asked for (None: all leaves), in that order; with `latest`, the leaves each one has led
+    to.
 
     Source: couch_db:open_doc_revs_int with couch_key_tree:get and get_key_leafs.
     """
@@ -149,22 +150,26 @@ def revs_info(found: Document, node: Node) -> list[RevStatus]:
     at: Node | None = node
     while at is not None:
         info: RevInfo | None = at.info
-        if info is None or not info.body:
-            status = "missing"
-        else:
-            status = "deleted" if info.deleted else "available"
-        statuses.append(RevStatus(at.rev, status))
+        statuses.append(RevStatus(at.rev, _status(info)))
         at = at.parent
     return statuses
 
 
+def _status(info: RevInfo | None) -> str:
+    if info is None or not info.body:
+        return "missing"
+    return "deleted" if info.deleted else "available"
+
+
 class RevsDiff(NamedTuple):
+    """What `_revs_diff` tells of one document."""
+
     missing: list[Rev]
     possible_ancestors: list[Rev]
 
 
 def revs_diff(reader: Reader, doc_id: str, revs: Sequence[Rev]) -> RevsDiff | None:
-    """Which of `revs` are not known here, and which leaves might be their ancestors; None when all are known."""
+    """Which of `revs` are unknown here, and which leaves may be their ancestors; None when all are known."""
     found = record(reader, doc_id)
     if found is None:
         return RevsDiff(list(revs), []) if revs else None

@@ -6,16 +6,17 @@
                  b"security", ...        JSON text
     DOCS         document id, UTF-8 (*)  document record: head, winner's revision text, tree
     SEQS         u64 update sequence     what one _changes row needs: flags, body, revision text, document id
-    BODIES       u64 body number         frame: codec, attachments, compressed JSON text without underscore fields
-    LOCAL        local id, UTF-8 (*)     u64 revision number, JSON text
-    CONFLICTS    document id (*)         CBOR {leaves, since_ms}: documents with more than one leaf that is not deleted
-    PURGES       u64 purge sequence      CBOR [document id, [revision text, ...]]
+    BODIES       u64 body number         frame: codec, attachments, compressed JSON text without underscore
+    fields LOCAL        local id, UTF-8 (*)     u64 revision number, JSON text
+    CONFLICTS    document id (*)         CBOR {leaves, since_ms}: documents with more than one leaf that is
+    not deleted PURGES       u64 purge sequence      CBOR [document id, [revision text, ...]]
     ATTACHMENTS  see blobs.py            RANKS  see ranks.py
 
 (*) LMDB keys are at most 511 bytes; `keys.py` keeps the order of longer ones.
 
-Why redundant: a listing or a feed must be one sequential scan. A document record begins with all that `_all_docs`
-and a plain GET need; the tree, CBOR of linear runs, follows only when the document has more than one revision.
+Why redundant: a listing or a feed must be one sequential scan. A document record begins with all that
+`_all_docs` and a plain GET need; the tree, CBOR of linear runs, follows only when the document has more than
+one revision.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ class State:
     """What bodies and attachments take, those of inner revisions included."""
     design_seq: int = 0
     """The update sequence of the last change to a design document."""
+    blob_bytes: int = 0
+    """What attachments take in files of their own."""
 
     def encode(self) -> bytes:
         return _STATE.pack(*(getattr(self, name) for name in self.__slots__))
@@ -108,7 +111,7 @@ class State:
         return cls() if data is None else cls(*_STATE.unpack(data))
 
 
-_STATE = struct.Struct(">12Q")
+_STATE = struct.Struct(">13Q")
 
 
 def u64(number: int) -> bytes:
@@ -123,7 +126,8 @@ def dictionary_key(number: int) -> bytes:
     return b"dict:%d" % number
 
 
-# --- documents -------------------------------------------------------------------------------------------------
+# --- documents
+# -------------------------------------------------------------------------------------------------
 
 
 def encode_doc(head: DocHead, tree: bytes = b"") -> bytes:
@@ -167,9 +171,7 @@ def _encode_run(run: Run) -> list[Any]:
     packed: Any = b"".join(digests) if all(len(digest) == 16 for digest in digests) else list(digests)
     infos = run.infos
     bodies = struct.pack(f">{len(infos)}Q", *[0 if info is None else info.body for info in infos])
-    flags = bytes(
-        0 if info is None else _KNOWN | (_INFO_DELETED if info.deleted else 0) for info in infos
-    )
+    flags = bytes(0 if info is None else _KNOWN | (_INFO_DELETED if info.deleted else 0) for info in infos)
     size = infos[-1].size if infos[-1] is not None else 0
     return [run.parent_run, run.parent_offset, run.first_generation, packed, bodies, flags, size]
 
@@ -189,7 +191,8 @@ def _decode_run(row: list[Any]) -> Run:
 
 
 class Chain(NamedTuple):
-    """A linear, unbranched history in packed form: what most documents are, extended without building a tree."""
+    """A linear, unbranched history in packed form: what most documents are, extended without building a
+    tree."""
 
     first_generation: int
     digests: bytes
@@ -219,11 +222,20 @@ def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> byte
     bodies = chain.bodies + _U64.pack(info.body)
     flags = chain.flags + bytes((_KNOWN | (_INFO_DELETED if info.deleted else 0),))
     cut = max(0, len(flags) - limit)
-    row = [-1, 0, chain.first_generation + cut, digests[cut * 16 :], bodies[cut * 8 :], flags[cut:], info.size]
+    row = [
+        -1,
+        0,
+        chain.first_generation + cut,
+        digests[cut * 16 :],
+        bodies[cut * 8 :],
+        flags[cut:],
+        info.size,
+    ]
     return cbor2.dumps([row])
 
 
-# --- the sequence index ----------------------------------------------------------------------------------------
+# --- the sequence index
+# ----------------------------------------------------------------------------------------
 
 
 def encode_seq_row(flags: int, body: int, rev: bytes, doc_id: bytes) -> bytes:
@@ -236,7 +248,8 @@ def decode_seq_row(row: bytes) -> SeqRow:
     return SeqRow(flags, body, row[_ROW_SIZE:end], row[end:])
 
 
-# --- bodies ----------------------------------------------------------------------------------------------------
+# --- bodies
+# ----------------------------------------------------------------------------------------------------
 
 _HAS_ATTACHMENTS = 0x80
 
@@ -272,7 +285,8 @@ def decode_body(frame: bytes) -> tuple[int, bytes, tuple[AttachmentInfo, ...]]:
     return codec & ~_HAS_ATTACHMENTS, frame[end:], attachments
 
 
-# --- the rest --------------------------------------------------------------------------------------------------
+# --- the rest
+# --------------------------------------------------------------------------------------------------
 
 
 def encode_local(revision: int, text: bytes) -> bytes:

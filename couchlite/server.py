@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+import weakref
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from .engine import Space
 from .errors import DatabaseNotFound
 from .records import from_u64, u64
 from .storage import LmdbEnvironment
+from .writer import Writer
 
 OPEN_DATABASES_MAX = 200
-"""Databases kept open though nobody uses them; each takes some file descriptors and its map's address space."""
+"""Databases kept open though nobody uses them; each takes some file descriptors and its map's address
+space."""
 
 _CATALOG_MOVED = bytes(16)
 
@@ -28,8 +31,8 @@ log = logging.getLogger("couchlite")
 
 
 class Server:
-    """All databases of the data directory at `path`; made when it is empty or missing. Any number of processes may
-    have a directory open, each with one Server, opened after the last fork.
+    """All databases of the data directory at `path`; made when it is empty or missing. Any number of
+    processes may have a directory open, each with one Server, opened after the last fork.
 
     :raises DataDirectoryError: the directory is foreign, of a newer format, damaged or can't be written.
     """
@@ -41,9 +44,12 @@ class Server:
         self.catalog = Catalog(self.path)
         self.config = Config(self.catalog.settings, started_with=started_with, file=config_file)
         self.uuid = self.catalog.uuid
-        self._lock = threading.Lock()
-        self._open: OrderedDict[str, Database] = OrderedDict()
+        self._open: weakref.WeakValueDictionary[str, Database] = weakref.WeakValueDictionary()
+        self._recent: OrderedDict[str, Database] = OrderedDict()
+        self._files = threading.Condition()
+        self._files_open: set[str] = set()
         self._unlogged: set[str] = set()
+        self._catalog_seen = 0
         self._doorbell = Doorbell(self.path / "run", self._rung, self._poll)
         self._doorbell.listen()
 
@@ -73,23 +79,18 @@ class Server:
     def delete(self, name: str) -> None:
         """:raises DatabaseNotFound:"""
         entry = self.catalog.remove(name)
-        with self._lock:
-            database = self._open.pop(entry.uuid, None)
-        if database is not None:
-            database.mark_deleted()
-            database.close()
+        self._forget(entry.uuid)
         self._doorbell.ring(_CATALOG_MOVED)
         shutil.rmtree(self.catalog.database_path(entry.uuid), ignore_errors=True)
 
     def close(self) -> None:
-        """Commit what is queued and close everything."""
+        """Commit what is queued and close everything; no database may be used any more."""
         self._doorbell.close()
+        for database in list(self._open.values()):
+            database.writer.close()
+            database.feed.wake_all()
         self._log_updates()
-        with self._lock:
-            databases = list(self._open.values())
-            self._open.clear()
-        for database in databases:
-            database.close()
+        self._recent.clear()
         self.catalog.close()
 
     def _lay_out(self, entry: Entry) -> None:
@@ -100,24 +101,53 @@ class Server:
         LmdbEnvironment(path / STORE_DIRECTORY, Space, create=True).close()
 
     def _database(self, entry: Entry) -> Database:
-        database = self._open.get(entry.uuid)
-        if database is not None:
-            return database
-        with self._lock:
+        """The process's one Database of a catalog entry: kept open while it is in use or among the recent
+        ones.""" database = self._open.get(entry.uuid)
+        if database is None:
+            database = self._open_files(entry)
+        self._recent[entry.uuid] = database
+        self._recent.move_to_end(entry.uuid)
+        while len(self._recent) > OPEN_DATABASES_MAX:
+            self._recent.popitem(last=False)
+        return database
+
+    def _open_files(self, entry: Entry) -> Database:
+        path = self.catalog.database_path(entry.uuid)
+        with self._files:
             database = self._open.get(entry.uuid)
-            if database is None:
-                path = self.catalog.database_path(entry.uuid)
-                if not path.exists():
-                    raise DatabaseNotFound()
-                database = self._open[entry.uuid] = Database(entry, path, moved=self._moved)
+            if database is not None:
+                return database
+            # LMDB forbids to open files twice, so the finalizer of the last Database must be through.
+            self._files.wait_for(lambda: entry.uuid not in self._files_open)
+            if not path.exists():
+                raise DatabaseNotFound()
+            database = Database(entry, path, moved=self._moved)
+            self._files_open.add(entry.uuid)
+            self._open[entry.uuid] = database
+            weakref.finalize(database, self._close_files, entry.uuid, database.writer, database.engine)
             return database
+
+    def _close_files(self, uuid: str, writer: Writer, engine: LmdbEnvironment) -> None:
+        """Nobody uses a Database any more."""
+        writer.close()
+        engine.close()
+        with self._files:
+            self._files_open.discard(uuid)
+            self._files.notify_all()
+
+    def _forget(self, uuid: str) -> None:
+        """A database was deleted: who still uses it finds out, and its files close when the last one lets
+        go.""" database = self._open.pop(uuid, None)
+        self._recent.pop(uuid, None)
+        if database is not None:
+            database.mark_deleted()
 
     # news
 
-    def _moved(self, database: Database, seq: int) -> None:
+    def _moved(self, entry: Entry, seq: int) -> None:
         """A commit of this process; called in the writer's thread."""
-        self._unlogged.add(database.name)
-        self._doorbell.ring(bytes.fromhex(database.uuid) + u64(seq))
+        self._unlogged.add(entry.name)
+        self._doorbell.ring(bytes.fromhex(entry.uuid) + u64(seq))
 
     def _rung(self, payload: bytes) -> None:
         """Another process has committed, created or deleted."""
@@ -145,11 +175,10 @@ class Server:
             self.catalog.log_updates(sorted(names))
 
     def _drop_deleted(self) -> None:
-        """Close databases that another process has deleted."""
-        known = self.catalog.uuids()
-        with self._lock:
-            gone = [uuid for uuid in self._open if uuid not in known]
-            databases = [self._open.pop(uuid) for uuid in gone]
-        for database in databases:
-            database.mark_deleted()
-            database.close()
+        """Let go of databases that another process has deleted."""
+        version = self.catalog.last_update()
+        if version != self._catalog_seen:
+            self._catalog_seen = version
+            known = self.catalog.uuids()
+            for uuid in [uuid for uuid in list(self._open) if uuid not in known]:
+                self._forget(uuid)

@@ -1,4 +1,5 @@
-"""One consistent look at a database. Opened with `with database.snapshot() as snapshot:`, never held across an await."""
+"""One consistent look at a database. Opened with `with database.snapshot() as snapshot:`, never held across
+an await."""
 
 from __future__ import annotations
 
@@ -25,9 +26,7 @@ class Snapshot:
 
     __slots__ = ("_blobs", "_codec", "_context", "reader")
 
-    def __init__(
-        self, context: AbstractContextManager[Reader], codec: BodyCodec, blobs: BlobStore
-    ) -> None:
+    def __init__(self, context: AbstractContextManager[Reader], codec: BodyCodec, blobs: BlobStore) -> None:
         self._context = context
         self._codec = codec
         self._blobs = blobs

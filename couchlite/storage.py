@@ -2,7 +2,8 @@
 
 What must stay true here:
 - A process opens an environment once (LMDB's locks forbid twice) and only after a fork, never before.
-- Every transaction is counted, because the map may only be resized while none is open in this process. A thread that
+- Every transaction is counted, because the map may only be resized while none is open in this process. A
+thread that
   holds a read transaction must not start a write: it could wait for itself.
 - A commit is two fsyncs inside LMDB (pages, then the meta page); when it returned, the batch is on disk.
 """
@@ -26,8 +27,8 @@ from .errors import DataDirectoryError, InsufficientStorage
 T = TypeVar("T")
 
 MAP_SIZE_START_BYTES = 1 << 28
-"""Address space, not disk. Small, since a 39-bit kernel (Raspberry Pi) has 512 GiB for all databases together;
-the map doubles whenever it is full."""
+"""Address space, not disk. Small, since a 39-bit kernel (Raspberry Pi) has 512 GiB for all databases
+together; the map doubles whenever it is full."""
 MAX_READERS = 1024
 """Slots for read transactions at one moment over all processes; each is 64 bytes of the lock file."""
 
@@ -50,7 +51,7 @@ class LmdbReader:
         self._environment.leave()
 
     def get(self, space: IntEnum, key: bytes) -> bytes | None:
-        return self._txn.get(key, db=self._spaces[space])
+        return self._txn.get(key, db=self._spaces[space])  # type: ignore[return-value] # no buffers
 
     def scan(
         self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
@@ -61,21 +62,19 @@ class LmdbReader:
 def _scan(
     cursor: lmdb.Cursor, start: bytes, stop: bytes | None, reverse: bool
 ) -> Iterator[tuple[bytes, bytes]]:
+    pairs: Iterator[tuple[bytes, bytes]]
     if reverse:
-        if stop is not None and cursor.set_range(stop):
-            found = cursor.prev()
-        else:
-            found = cursor.last()
+        found = cursor.prev() if stop is not None and cursor.set_range(stop) else cursor.last()
         if not found:
             return iter(())
-        pairs = cursor.iterprev(keys=True, values=True)
+        pairs = cursor.iterprev(keys=True, values=True)  # type: ignore[assignment] # no buffers
         return pairs if not start else _until(pairs, lambda key: key < start)
     if start:
         if not cursor.set_range(start):
             return iter(())
     elif not cursor.first():
         return iter(())
-    pairs = cursor.iternext(keys=True, values=True)
+    pairs = cursor.iternext(keys=True, values=True)  # type: ignore[assignment] # no buffers
     return pairs if stop is None else _until(pairs, lambda key: key >= stop)
 
 
@@ -99,7 +98,7 @@ class LmdbBatch:
         self.writes = 0
 
     def get(self, space: IntEnum, key: bytes) -> bytes | None:
-        return self._txn.get(key, db=self._spaces[space])
+        return self._txn.get(key, db=self._spaces[space])  # type: ignore[return-value] # no buffers
 
     def scan(
         self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
@@ -148,9 +147,7 @@ class LmdbEnvironment:
                 create=create,
             )
             self._env.reader_check()
-            self.spaces = [
-                self._env.open_db(space.name.lower().encode(), create=create) for space in spaces
-            ]
+            self.spaces = [self._env.open_db(space.name.lower().encode(), create=create) for space in spaces]
         except lmdb.Error as error:
             raise _open_error(path, error) from error
 

@@ -1,12 +1,12 @@
 """The one thread of a process that writes to a database.
 
-It takes functions of a WriteTxn and commits whatever is queued as one group with one fsync: while one group syncs,
-the next gathers, so concurrency becomes batches by itself. Order: run the functions, commit, wake the feed, and only
-then answer.
+It takes functions of a WriteTxn and commits whatever is queued as one group with one fsync: while one group
+syncs, the next gathers, so concurrency becomes batches by itself. Order: run the functions, commit, wake the
+feed, and only then answer.
 
-A function decides before it writes. One that refuses (a CouchliteError before its first write) does not disturb its
-neighbours; one that fails after it wrote something spoils the group, which is then run again without it.
-Source of the idea: datasette's write thread, bbolt's DB.Batch.
+A function decides before it writes. One that refuses (a CouchliteError before its first write) does not
+disturb its neighbours; one that fails after it wrote something spoils the group, which is then run again
+without it. Source of the idea: datasette's write thread, bbolt's DB.Batch.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Writer:
             self._closed = True
             thread = self._thread
             self._work.notify()
-        if thread is not None:
+        if thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _run(self) -> None:

@@ -1,0 +1,39 @@
+"""couchlite: a CouchDB-compatible document database, in-process.
+
+    with couchlite.Server("data") as server:
+        db = server.create("notes")
+        rev = db.put({"_id": "first", "text": "hello"})
+        db.get("first")
+
+`Server` opens a data directory, `Database` reads and writes; every error is a `CouchliteError`. The same
+files may be served over HTTP by other processes at the same time.
+"""
+
+from .catalog import Entry
+from .database import Database, DatabaseInfo
+from .errors import (
+    BadRequest,
+    Conflict,
+    CouchliteError,
+    DatabaseExists,
+    DatabaseNotFound,
+    DataDirectoryError,
+    NotFound,
+)
+from .revision import Rev
+from .server import Server
+
+__all__ = [
+    "BadRequest",
+    "Conflict",
+    "CouchliteError",
+    "DataDirectoryError",
+    "Database",
+    "DatabaseExists",
+    "DatabaseInfo",
+    "DatabaseNotFound",
+    "Entry",
+    "NotFound",
+    "Rev",
+    "Server",
+]
