@@ -101,8 +101,8 @@ class Server:
         LmdbEnvironment(path / STORE_DIRECTORY, Space, create=True).close()
 
     def _database(self, entry: Entry) -> Database:
-        """The process's one Database of a catalog entry: kept open while it is in use or among the recent
-        ones.""" database = self._open.get(entry.uuid)
+        """The process's one Database of an entry: kept open while it is in use or among the recent ones."""
+        database = self._open.get(entry.uuid)
         if database is None:
             database = self._open_files(entry)
         self._recent[entry.uuid] = database
@@ -136,8 +136,8 @@ class Server:
             self._files.notify_all()
 
     def _forget(self, uuid: str) -> None:
-        """A database was deleted: who still uses it finds out, and its files close when the last one lets
-        go.""" database = self._open.pop(uuid, None)
+        """A database was deleted: who still uses it finds out, and its files close when the last lets go."""
+        database = self._open.pop(uuid, None)
         self._recent.pop(uuid, None)
         if database is not None:
             database.mark_deleted()
