@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
+from multidict import istr
 
 from couchlite.accounts import Accounts
 from couchlite.errors import (
@@ -63,7 +64,7 @@ CREATE_OR_DELETE = Route(server_admin, "", {"PUT": databases.create, "DELETE": d
 DATABASE = Route(member, "DELETE,GET,HEAD,POST", {"GET": databases.info})
 
 # /{db}/...: exactly these segments
-DATABASE_ROUTES = {
+DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
     ("_security",): Route(member, "PUT,GET", {"GET": databases.get_security, "PUT": databases.put_security}),
     ("_revs_limit",): Route(
         member, "PUT,GET", {"GET": databases.get_revs_limit, "PUT": databases.put_revs_limit}
@@ -95,6 +96,7 @@ ATTACHMENT = Route(member, "DELETE,GET,HEAD,PUT", {})
 DESIGN_ROUTES: dict[str, Route] = {}
 
 
+_AUTHORIZATION = istr("Authorization")
 _ESCAPED_DESIGN = re.compile("_design%2f", re.IGNORECASE)
 
 
@@ -114,7 +116,7 @@ class App:
             request.split_target()
             if request.method == "OPTIONS" and (granted := cors.preflight(request)) is not None:
                 return response.granted(request, granted)
-            if "Authorization" in request.headers:
+            if _AUTHORIZATION in request.headers:
                 request.principal = await self._authenticate(request)
             if request.principal is ANONYMOUS:
                 self._require_valid_user(request)
@@ -133,7 +135,7 @@ class App:
 
     async def _authenticate(self, request: Request) -> Principal:
         """The principal of HTTP Basic credentials; a header that holds none counts as no header at all."""
-        scheme, _, encoded = request.headers["Authorization"].partition(" ")
+        scheme, _, encoded = request.headers[_AUTHORIZATION].partition(" ")
         if scheme != "Basic":
             return ANONYMOUS
         try:

@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from multidict import CIMultiDict
-
 if TYPE_CHECKING:
     from .request import Request
 
@@ -75,7 +73,7 @@ def preflight(request: Request) -> dict[str, str] | None:
     }
 
 
-def expose(request: Request, headers: CIMultiDict[str]) -> None:
+def expose(request: Request, headers: dict[str, str]) -> None:
     """Add to a response what lets a page of the request's origin read it, if that origin is listed."""
     origin = request.headers["Origin"]
     if not _accepts(request, origin):

@@ -9,13 +9,13 @@ from typing import Any
 from aiohttp import web
 
 from couchlite.database import Database
-from couchlite.errors import BadRequest, Forbidden
+from couchlite.errors import BadRequest, DatabaseNotFound, Forbidden
 from couchlite.revision import Rev
 from couchlite.security import validate
 
 from . import response
 from .access import may_change_settings
-from .request import Request, encode
+from .request import Request, encode, is_text
 
 # The only node, by the name CouchDB gives to one that stands alone.
 NODE = "couchdb@127.0.0.1"
@@ -52,7 +52,10 @@ async def delete(request: Request) -> web.StreamResponse:
             "You tried to DELETE a database with a ?=rev parameter. "
             "Did you mean to DELETE a document instead?"
         )
-    await asyncio.to_thread(request.server.delete, request.segments[0])
+    name = request.segments[0]
+    if not is_text(name):
+        raise DatabaseNotFound()
+    await asyncio.to_thread(request.server.delete, name)
     return response.json(request, 200, {"ok": True})
 
 
@@ -100,7 +103,7 @@ async def put_security(request: Request) -> web.StreamResponse:
         "couchdb", "users_db_security_editable"
     ):
         raise Forbidden("You can't edit the security object of the user database.")
-    await asyncio.to_thread(database.set_security, validate(await request.json()))
+    await asyncio.to_thread(database.set_security, dict(validate(await request.json())))
     return response.json(request, 200, {"ok": True})
 
 

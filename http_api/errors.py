@@ -17,7 +17,7 @@ from couchlite.errors import CouchliteError, Unauthorized
 from couchlite.jsontext import dumps
 
 from . import response
-from .request import encode
+from .request import encode, shown
 
 if TYPE_CHECKING:
     from .request import Request
@@ -33,7 +33,7 @@ async def answer(request: Request, error: Exception) -> web.StreamResponse:
     if request.response is not None:
         return await _cut(request, request.response, known)
     status, headers = _challenge(request, known)
-    reply = response.json(request, status, {"error": known.error, "reason": known.reason}, headers)
+    reply = response.json(request, status, {"error": known.error, "reason": shown(known.reason)}, headers)
     if request.awaits_continue and not request.raw.content.is_eof():
         # The client was never told to send its body and must not be waited for.
         reply.force_close()
@@ -49,7 +49,7 @@ def _unexpected(request: Request, error: Exception) -> CouchliteError:
 
 
 async def _cut(request: Request, begun: web.StreamResponse, error: CouchliteError) -> web.StreamResponse:
-    line = {"code": error.status, "error": error.error, "reason": error.reason}
+    line = {"code": error.status, "error": error.error, "reason": shown(error.reason)}
     await begun.write(b"\n" + dumps(line) + b"\n")
     if request.raw.transport is not None:
         request.raw.transport.close()

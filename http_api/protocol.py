@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from couchlite.jsontext import dumps
@@ -33,9 +34,24 @@ logger = logging.getLogger(__name__)
 
 
 class Connection(RequestHandler):
-    """One connection; see `handle_error` for the only difference."""
+    """One connection. Errors of the protocol are answered as CouchDB words errors, and a target may hold
+    UTF-8 that is not percent-encoded, which CouchDB takes and aiohttp's parser doesn't."""
 
-    __slots__ = ()
+    __slots__ = ("_latest_body",)
+
+    def __init__(self, manager: web.Server, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._latest_body: StreamReader = EMPTY_PAYLOAD
+
+    def data_received(self, data: bytes) -> None:
+        """Escape a request line's bytes beyond ASCII; what is, or may be, the body of a request is left
+        alone.
+        """
+        if not data.isascii() and self._latest_body.is_eof():
+            data = _escape_target(data)
+        super().data_received(data)
+        if self._messages:
+            self._latest_body = self._messages[-1][1]
 
     def handle_error(
         self,
@@ -47,7 +63,7 @@ class Connection(RequestHandler):
         """The response to what is not a request, or to an exception that came out of the application."""
         if request.writer.output_size > 0:
             raise ConnectionError("the response has begun; the error can only cut it")
-        if isinstance(exc, LineTooLong):
+        if isinstance(exc, LineTooLong) and exc.args[1] == TARGET_LENGTH_MAX:
             status, error, reason = 414, "too_long", "the request uri is too long"
         elif status == 400:
             error, reason = "bad_request", "the HTTP request is malformed"
@@ -61,6 +77,13 @@ class Connection(RequestHandler):
         )
         response.force_close()
         return response
+
+
+def _escape_target(data: bytes) -> bytes:
+    line, end, rest = data.partition(b"\r\n")
+    if line.isascii():
+        return data
+    return b"".join(b"%%%02X" % byte if byte > 127 else bytes((byte,)) for byte in line) + end + rest
 
 
 class WebServer(web.Server):

@@ -21,10 +21,17 @@ from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDictProxy
+from multidict import CIMultiDictProxy, istr
 
 from couchlite.database import Database
-from couchlite.errors import BadRequest, QueryParseError, TooLarge, UnsupportedMediaType
+from couchlite.errors import (
+    BadRequest,
+    CouchliteError,
+    DatabaseNotFound,
+    QueryParseError,
+    TooLarge,
+    UnsupportedMediaType,
+)
 from couchlite.jsontext import loads
 from couchlite.security import ANONYMOUS, Principal, check_member
 from couchlite.server import Server
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
 # Longer ids are not taken over from X-Couch-Request-ID: they go into every log line.
 REQUEST_ID_LENGTH_MAX = 36
 
+_REQUEST_ID_HEADER = istr("X-Couch-Request-ID")
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REQUEST_ID = re.compile(rf"[0-9a-zA-Z_-]{{1,{REQUEST_ID_LENGTH_MAX}}}")
@@ -45,6 +53,12 @@ _AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _OVERRIDABLE = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "COPY"})
 # couch_util:url_encode leaves these and the alphanumerics as they are.
 _UNESCAPED = ".-_:"
+
+
+class UriTooLong(CouchliteError):
+    status = 414
+    error = "too_long"
+    default_reason = "the request uri is too long"
 
 
 class Request:
@@ -101,7 +115,7 @@ class Request:
                 method = override
         self.method = "GET" if method == "HEAD" else method
 
-        given = self.headers.get("X-Couch-Request-ID")
+        given = self.headers.get(_REQUEST_ID_HEADER)
         if given is not None and _REQUEST_ID.fullmatch(given):
             self.id = given
         else:
@@ -112,9 +126,13 @@ class Request:
     def split_target(self) -> None:
         """Fill `segments` (decoded, without the empty ones) and `query_text` from the raw target.
 
-        Raises BadRequest "invalid_url_encoding" for a "%" that starts no escape, wherever it stands.
+        Raises BadRequest "invalid_url_encoding" for a "%" that starts no escape, wherever it stands;
+        UriTooLong beyond [chttpd] max_uri_length, if that is set.
         """
         target = self.target
+        longest = self.server.config.reported("chttpd", "max_uri_length")
+        if longest is not None and longest.isdecimal() and len(target) > int(longest):
+            raise UriTooLong()
         if "%" in target and _BAD_ESCAPE.search(target):
             raise BadRequest("invalid_url_encoding")
         if "#" in target:
@@ -167,7 +185,10 @@ class Request:
         """
         database = self._database
         if database is None:
-            database = self.server.open(self.segments[0])
+            name = self.segments[0]
+            if not is_text(name):
+                raise DatabaseNotFound()
+            database = self.server.open(name)
             if not self.principal.is_admin:  # a server administrator needs no look at the security object
                 check_member(database.security, self.principal)
             self._database = database
@@ -276,14 +297,17 @@ class Request:
     def absolute_uri(self, path: str) -> str:
         """`path` behind the scheme and host by which the client (or its proxy) reached this server."""
         headers = self.headers
-        host = headers.get("X-Forwarded-Host") or headers.get("Host")
+        config = self.server.config
+        host = headers.get(config.text("chttpd", "x_forwarded_host")) or headers.get("Host")
         if host is None:
             address = self.raw.transport.get_extra_info("sockname") if self.raw.transport else None
             host = f"{address[0]}:{address[1]}" if address else "localhost"
-        forwarded_https = (
-            headers.get("X-Forwarded-Ssl") == "on" or headers.get("X-Forwarded-Proto") == "https"
+        is_https = (
+            self.raw.secure
+            or headers.get(config.text("chttpd", "x_forwarded_ssl")) == "on"
+            or headers.get(config.text("chttpd", "x_forwarded_proto")) == "https"
         )
-        scheme = "https" if forwarded_https or self.raw.secure else "http"
+        scheme = "https" if is_https else "http"
         return f"{scheme}://{host}{path}"
 
 
@@ -314,6 +338,11 @@ def encode(text: str) -> str:
 def is_text(text: str) -> bool:
     """Whether a decoded piece of a target was valid UTF-8."""
     return text.isascii() or not _SURROGATE.search(text)
+
+
+def shown(text: str) -> str:
+    """Decoded text as it may stand in an answer: what was not UTF-8 becomes U+FFFD."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def parse_query(text: str) -> list[tuple[str, str]]:

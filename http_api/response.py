@@ -7,11 +7,15 @@ body.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping
+from email.utils import formatdate
+from http import HTTPStatus
 from typing import Any
 
 from aiohttp import web
-from multidict import CIMultiDict, istr
+from aiohttp.abc import AbstractStreamWriter
+from multidict import istr
 
 from couchlite.jsontext import dumps
 
@@ -23,38 +27,80 @@ PIECE_SIZE_BYTES = 65_536
 
 SERVER = "CouchDB/3.5.0 (couchlite; Python)"
 
-_SERVER = istr("Server")
-_CACHE_CONTROL = istr("Cache-Control")
-_CONTENT_TYPE = istr("Content-Type")
-_REQUEST_ID = istr("X-Couch-Request-ID")
-_BODY_TIME = istr("X-CouchDB-Body-Time")
+_ORIGIN = istr("Origin")
+_PREFER = istr("Prefer")
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 Headers = Mapping[str, str]
 
 
-def json(request: Request, status: int, value: Any, headers: Headers | None = None) -> web.Response:
-    """A JSON response; `value` is encoded unless it is bytes that already are JSON. The body ends with a
-    newline.
+class Whole(web.StreamResponse):
+    """A response that is complete when it is made: its head and its body leave in one write.
+
+    aiohttp's own copies its headers twice, looks for defaults to fill in and writes in five steps. All that
+    is a third of the cost of a small GET (measured).
     """
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self._status = status
+        self._fields = headers
+        self._bytes = body
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Send everything. Raises ConnectionResetError when the client has gone."""
+        if self._eof_sent:
+            return None
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has gone")
+        if self._keep_alive is None:
+            self._keep_alive = request.keep_alive
+        head = self._head(request)
+        body = b"" if request.method == "HEAD" else self._bytes
+        self._eof_sent = True
+        request.writer.output_size += len(head) + len(body)
+        if len(body) < PIECE_SIZE_BYTES:
+            transport.write(head + body)
+            return None
+        transport.write(head)
+        transport.write(body)
+        await request.writer.drain()
+        return None
+
+    def _head(self, request: web.BaseRequest) -> bytes:
+        fields = self._fields
+        fields["Date"] = _date()
+        if self._status not in (204, 304):
+            fields["Content-Length"] = str(len(self._bytes))
+        if not self._keep_alive:
+            fields["Connection"] = "close"
+        elif request.version < (1, 1):
+            fields["Connection"] = "keep-alive"
+        head = _STATUS_LINES[self._status] + "".join([f"{name}: {text}\r\n" for name, text in fields.items()])
+        if head.count("\n") != len(fields) + 1 or head.count("\r") != len(fields) + 1:
+            raise ValueError("a line break in a header")
+        return f"{head}\r\n".encode()
+
+
+def json(request: Request, status: int, value: Any, headers: Headers | None = None) -> Whole:
+    """A JSON response; `value` is encoded unless it is bytes that already are JSON. Ends with a newline."""
     body = (value if isinstance(value, bytes) else dumps(value)) + b"\n"
-    return web.Response(status=status, body=body, headers=json_headers(request, headers))
+    return Whole(status, json_headers(request, headers), body)
 
 
-def raw(request: Request, status: int, body: bytes, headers: Headers | None = None) -> web.Response:
+def raw(request: Request, status: int, body: bytes, headers: Headers | None = None) -> Whole:
     """A response with a body that is not JSON; the caller names its Content-Type."""
-    return web.Response(status=status, body=body, headers=plain_headers(request, headers))
+    return Whole(status, plain_headers(request, headers), body)
 
 
-def empty(request: Request, status: int, headers: Headers | None = None) -> web.Response:
-    """A response without a body and without the JSON headers (304, 301, preflights)."""
-    return web.Response(status=status, headers=plain_headers(request, headers))
+def empty(request: Request, status: int, headers: Headers | None = None) -> Whole:
+    """A response without a body and without the JSON headers (304, 301)."""
+    return Whole(status, plain_headers(request, headers))
 
 
-def granted(request: Request, headers: Headers) -> web.Response:
-    """The answer to a granted preflight: its CORS headers replace those of an ordinary response."""
-    complete: CIMultiDict[str] = CIMultiDict(headers)
-    complete.update({"Server": SERVER, "X-Couch-Request-ID": request.id})
-    return web.Response(status=204, headers=complete)
+def granted(request: Request, headers: Headers) -> Whole:
+    """The answer to a granted preflight; it has its CORS headers already."""
+    return Whole(204, {"Server": SERVER, "X-Couch-Request-ID": request.id, **headers})
 
 
 def matches(request: Request, etag: str) -> bool:
@@ -65,38 +111,54 @@ def matches(request: Request, etag: str) -> bool:
     return any(tag.removeprefix("W/") == etag for tag in given.replace(",", " ").split())
 
 
-def not_modified(request: Request, etag: str) -> web.Response:
+def not_modified(request: Request, etag: str) -> Whole:
     return empty(request, 304, {"ETag": etag})
 
 
-def json_headers(request: Request, headers: Headers | None = None) -> CIMultiDict[str]:
-    """The headers of a JSON response; those given win over the defaults."""
-    complete: CIMultiDict[str] = CIMultiDict(
-        (
-            (_CACHE_CONTROL, "must-revalidate"),
-            (_CONTENT_TYPE, "application/json"),
-            (_SERVER, SERVER),
-            (_REQUEST_ID, request.id),
-            (_BODY_TIME, str(request.body_time_ms)),
-        )
-    )
+def json_headers(request: Request, headers: Headers | None = None) -> dict[str, str]:
+    """The headers of a JSON response; those given win over the defaults (names are spelt as here)."""
+    complete = {
+        "Cache-Control": "must-revalidate",
+        "Content-Type": "application/json",
+        "Server": SERVER,
+        "X-Couch-Request-ID": request.id,
+        "X-CouchDB-Body-Time": str(request.body_time_ms),
+    }
     return _finish(request, complete, headers)
 
 
-def plain_headers(request: Request, headers: Headers | None = None) -> CIMultiDict[str]:
+def plain_headers(request: Request, headers: Headers | None = None) -> dict[str, str]:
     """The headers that every response has."""
-    complete: CIMultiDict[str] = CIMultiDict(
-        ((_SERVER, SERVER), (_REQUEST_ID, request.id), (_BODY_TIME, str(request.body_time_ms)))
-    )
+    complete = {
+        "Server": SERVER,
+        "X-Couch-Request-ID": request.id,
+        "X-CouchDB-Body-Time": str(request.body_time_ms),
+    }
     return _finish(request, complete, headers)
 
 
-def _finish(request: Request, complete: CIMultiDict[str], headers: Headers | None) -> CIMultiDict[str]:
+def _finish(request: Request, complete: dict[str, str], headers: Headers | None) -> dict[str, str]:
     if headers:
         complete.update(headers)
-    if "Origin" in request.headers:
+    if _ORIGIN in request.headers:
         cors.expose(request, complete)
+    if _PREFER in request.headers and request.headers[_PREFER].lower() == "return=minimal":
+        wanted = set(request.server.config.words("chttpd", "prefer_minimal"))
+        return {name: text for name, text in complete.items() if name in wanted}
     return complete
+
+
+_second = 0
+_second_text = ""
+
+
+def _date() -> str:
+    """Now, for the Date header; made once a second."""
+    global _second, _second_text
+    now = int(time.time())
+    if now != _second:
+        _second, _second_text = now, formatdate(now, usegmt=True)
+    return _second_text
 
 
 class HeadAnswered(Exception):

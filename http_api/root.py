@@ -73,12 +73,7 @@ async def uuids(request: Request) -> web.StreamResponse:
 
 
 async def all_dbs(request: Request) -> web.StreamResponse:
-    names = _names(request)
-    etag = etag_of(dumps(names))
-    if response.matches(request, etag):
-        return response.not_modified(request, etag)
-    stream = response.Stream(request, headers={"ETag": etag})
-    return await stream.end(dumps(names) + b"\n")
+    return await _listing(request, _names(request))
 
 
 async def dbs_info(request: Request) -> web.StreamResponse:
@@ -89,7 +84,7 @@ async def dbs_info(request: Request) -> web.StreamResponse:
             rows.append({"key": name, "info": describe(request.server.open(name))})
         except DatabaseNotFound:
             continue  # deleted meanwhile
-    return await response.Stream(request).end(dumps(rows) + b"\n")
+    return await _listing(request, rows)
 
 
 async def dbs_info_of(request: Request) -> web.StreamResponse:
@@ -120,6 +115,14 @@ async def active_tasks(request: Request) -> web.StreamResponse:
 
 async def membership(request: Request) -> web.StreamResponse:
     return response.json(request, 200, {"all_nodes": [NODE], "cluster_nodes": [NODE]})
+
+
+async def _listing(request: Request, rows: list[Any]) -> web.StreamResponse:
+    body = dumps(rows)
+    etag = etag_of(body)
+    if response.matches(request, etag):
+        return response.not_modified(request, etag)
+    return await response.Stream(request, headers={"ETag": etag}).end(body + b"\n")
 
 
 def etag_of(data: bytes) -> str:
