@@ -1,27 +1,29 @@
-"""The revision tree of a document: pure values, no I/O, no recursion, no knowledge of what a revision carries.
+"""The revision tree of a document: pure values, no I/O, no recursion, no idea of what a revision carries.
 
 The story. Every edit names the revision it was made on, so the edits of a document form a tree. On one server
 it is a line. When two servers edit the same revision and then replicate, the line forks: each tip (leaf) is a
-version somebody made and nobody has overruled, and all servers must pick the same one to show, the winner. Old
-revisions are forgotten at the root end (stemming), so that a tree may fall apart into several, whose roots are
-not of generation 1. What arrives by replication is a path: a leaf with such ancestors as its sender still
-knows. Merging fits it to what is known here, at any point, in any order of arrival.
+version somebody made and nobody has overruled, and all servers must pick the same one to show, the winner.
+Old revisions are forgotten at the root end (stemming), so that a tree may fall apart into several, whose
+roots are not of generation 1. What arrives by replication is a path: a leaf with such ancestors as its sender
+still knows. Merging fits it to what is known here, at any point, in any order of arrival. A path may be what
+was missing between two trees; merging then adds it to the older one, and the next stemming makes them one.
 
 The laws (tests/store/test_revtree.py states them as properties; the semantics are couch_key_tree.erl's):
 
-1. Merging is idempotent, commutative and associative: servers that have received the same paths, in whatever
-   order, hold the same tree. (As long as a revision has one parent, which true digests guarantee. A revision
-   that was sent with two different parents stands in the tree twice; then, as in CouchDB, order matters.)
+1. Merging (and stemming to a limit nobody reaches) is idempotent, commutative and associative: servers that
+   have received the same paths, in whatever order, hold the same tree. That is, as long as a revision has one
+   parent, which true digests guarantee. One that was sent with two different parents stands in the tree
+   twice; then, as in CouchDB, order matters.
 2. The winner depends on the leaves alone: not deleted before deleted, then the higher generation, then the
    greater digest.
 3. No edge that was ever merged is lost but by `stem` and `remove`; neither of them loses another leaf.
-4. What a revision carries is never replaced, with one exception that CouchDB has: when a path turns out to hold
-   the root of another tree, the path's own view of what they share prevails, since it reaches further back.
+4. What a revision carries is never replaced, with one exception that CouchDB has: when a path makes two trees
+   one, what the path and the younger tree share carries what the path brought.
 
 The representation. Each leaf owns the part of its path that no other leaf owns, as one run: lists of digests
-and infos, oldest first, and the run it branches off. A run always ends in a leaf and every leaf ends a run, so
-the history of most documents is a single run, and the usual operations cost a few steps for each *leaf* and
-not for each revision. A child run begins one generation after the revision it was made on.
+and infos, oldest first, and the run it branches off. A run always ends in a leaf and every leaf ends a run,
+so the history of most documents is a single run, and the usual operations cost a few steps for each *leaf*
+and not for each revision. A child run begins one generation after the revision it was made on.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from operator import attrgetter, eq
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 from .revision import Rev
@@ -77,7 +79,7 @@ class _Run:
 
 
 class Node:
-    """A revision in its place in a tree. Good until the tree is stemmed, or merged with no "new_leaf" result."""
+    """A revision in its place in a tree. Good until the tree changes; two of the same place are equal."""
 
     __slots__ = ("_run", "generation")
 
@@ -259,11 +261,11 @@ class RevTree:
         digests = [rev[1] for rev in reversed(path)]
         infos = [None] * len(digests)
         infos[-1] = info
-        return self._merge(path[-1][0], digests, infos, join=True)
+        return self._merge(path[-1][0], digests, infos)
 
     def stem(self, limit: int) -> None:
-        """Forget revisions more than `limit` generations (at least 1) above every leaf that descends from them.
-        To be called after merging, with the database's limit."""
+        """Forget revisions `limit` generations or more (at least 1) above every leaf that descends from them,
+        and join trees that turned out to be one. To be called after merging, with the database's limit."""
         runs = self._runs
         if len(runs) == 1:
             run = runs[0]
@@ -273,11 +275,14 @@ class RevTree:
                 del run.infos[:excess]
                 run.first += excess
             return
-        if not runs or max(run.last for run in runs) - min(run.first for run in runs) < limit:
+        if not runs:
             return
-        if len(set().union(*(run.digests for run in runs))) < sum(len(run.digests) for run in runs):
+        if max(run.last for run in runs) - min(run.first for run in runs) < limit:
+            if self._has_trees_to_join():
+                self._rebuild([(run, 0) for run in runs])
+        elif len(set().union(*(run.digests for run in runs))) < sum(len(run.digests) for run in runs):
             # A digest occurs twice: CouchDB does not stem such a tree, but takes it apart, cuts each path by
-            # itself and puts all together again.
+            # itself and puts all together again, which also joins trees.
             self._rebuild([(run, run.last - limit + 1) for run in runs])
         else:
             starts = _starts_of_kept_paths(runs, limit)
@@ -289,51 +294,43 @@ class RevTree:
         unwanted = Counter(revs)
         kept = []
         removed = []
-        for run in sorted(self._runs, key=_leaf_key):
+        for run in self._backwards():
             rev = Rev(*run.leaf_key)
             if unwanted[rev]:
                 unwanted[rev] -= 1
                 removed.append(rev)
             else:
-                kept.append((run, _root(run).first))
+                kept.append((run, 0))
         if removed:
             self._rebuild(kept)
-        return removed
+        return sorted(removed)
 
     # How it is done.
 
-    def _merge(self, start: int, digests: list[bytes], infos: list[Any], *, join: bool) -> MergeResult:
-        """Merge a path given oldest first. `join`: when a revision of it now stands in two places, see whether
-        these are one, by putting the tree together anew. couch_key_tree:merge leaves that to the next stem."""
+    def _merge(self, start: int, digests: list[bytes], infos: list[Any]) -> MergeResult:
+        """Merge a path given oldest first."""
         if not self._runs:
             self._runs.append(_Run(None, start, digests, infos))
             return "new_leaf"
         known = self._locate(start, digests[0])
         if known is not None:
-            result, run, first_new = self._descend(known._run, start, digests, infos, 0)
-            fresh = [(run, first_new)]
-        elif (root := self._root_on(start, digests)) is not None:
-            # The path reaches further back than the tree it belongs to.
-            ahead = root.first - start
-            result, run, first_new = self._descend(root, root.first, digests, infos, ahead)
-            root.digests[:0] = digests[:ahead]
-            root.infos[:0] = infos[:ahead]
-            root.first = start
-            fresh = [(run, first_new), (root, start)]
-        else:
-            run = _Run(None, start, digests, infos)
-            self._runs.append(run)
-            result = "new_branch"
-            fresh = [(run, start)]
-        if join and len(self._runs) > 1 and any(self._stands_elsewhere(*part) for part in fresh):
-            self._rebuild([(run, _root(run).first) for run in self._runs])
+            return self._descend(known._run, start, digests, infos, 0)
+        root = self._root_on(start, digests)
+        if root is None:
+            self._runs.append(_Run(None, start, digests, infos))
+            return "new_branch"
+        # The path reaches further back than the tree it belongs to.
+        ahead = root.first - start
+        result = self._descend(root, root.first, digests, infos, ahead)
+        root.digests[:0] = digests[:ahead]
+        root.infos[:0] = infos[:ahead]
+        root.first = start
         return result
 
     def _descend(
         self, run: _Run, generation: int, digests: list[bytes], infos: list[Any], at: int
-    ) -> tuple[MergeResult, _Run, int]:
-        """Follow `digests[at:]` down the tree from where the first of them stands, and add what is left of
-        them. Also says which run that went to and from which generation on (one beyond its end: none)."""
+    ) -> MergeResult:
+        """Follow `digests[at:]` down the tree from where the first of them stands, and add what is left."""
         children: dict[tuple[int, int, bytes], _Run] | None = None
         offset = generation - run.first
         while True:
@@ -343,18 +340,20 @@ class RevTree:
             at += count
             generation = run.first + offset
             if at == len(digests):
-                return "internal_node", run, run.last + 1
+                return "internal_node"
             if offset == len(run.digests):
                 run.digests += digests[at:]
                 run.infos += infos[at:]
-                return "new_leaf", run, generation
+                # Kept in order of arrival, since of two of the same leaf the earlier prevails (see _rebuild).
+                self._runs.remove(run)
+                self._runs.append(run)
+                return "new_leaf"
             if children is None:
                 children = {(id(run.parent), run.first, run.digests[0]): run for run in self._runs}
             child = children.get((id(run), generation, digests[at]))
             if child is None:
-                child = _Run(run, generation, digests[at:], infos[at:])
-                self._runs.append(child)
-                return "new_branch", child, generation
+                self._runs.append(_Run(run, generation, digests[at:], infos[at:]))
+                return "new_branch"
             run, offset = child, 0
 
     def _places(self, generation: int, digest: bytes) -> list[_Run]:
@@ -390,24 +389,32 @@ class RevTree:
         ]
         return min(roots, key=attrgetter("first"), default=None)
 
-    def _stands_elsewhere(self, run: _Run, generation: int) -> bool:
-        """Whether any revision of `run`, from `generation` on, stands in another run too."""
-        for other in self._runs:
-            first = max(generation, other.first)
-            last = min(run.last, other.last)
-            if first <= last and other is not run:
-                own_digests = run.digests[first - run.first : last - run.first + 1]
-                if any(map(eq, own_digests, other.digests[first - other.first :])):
-                    return True
+    def _has_trees_to_join(self) -> bool:
+        """Whether the root of a tree may stand in another tree too."""
+        for generation in {run.first for run in self._runs if run.parent is None}:
+            digests = [
+                run.digests[generation - run.first]
+                for run in self._runs
+                if run.first <= generation < run.first + len(run.digests)
+            ]
+            if len(set(digests)) < len(digests):
+                return True
         return False
 
+    def _backwards(self) -> list[_Run]:
+        """The runs as couch_key_tree:get_all_leafs lists their leaves: the last tree first."""
+        runs = sorted(self._runs, key=lambda run: self._place_in_order(Node(run, run.last)))
+        runs.sort(key=lambda run: (_root(run).first, _root(run).digests[0]), reverse=True)
+        return runs
+
     def _rebuild(self, paths: Sequence[tuple[_Run, int]]) -> None:
-        """Make the tree of these paths: runs to whose leaves they lead, and the generations they begin with."""
+        """Make the tree of these paths: runs to whose leaves they lead, and where to begin (0: the root)."""
+        # In CouchDB's order: what begins earlier gathers what begins later, which decides what is carried.
         cut = [_path_from(run, start) for run, start in paths]
-        cut.sort(key=lambda path: (path[0], path[1][::-1]))
+        cut.sort(key=lambda path: (path[0], path[1][-1]))
         tree = RevTree()
         for start, digests, infos in cut:
-            tree._merge(start, digests, infos, join=False)
+            tree._merge(start, digests, infos)
         self._runs = tree._runs
 
     def _parents_first(self) -> list[_Run]:
@@ -469,8 +476,8 @@ def _starts_of_kept_paths(runs: Sequence[_Run], limit: int) -> list[tuple[_Run, 
     """For each run the generation from which on the path to its leaf is kept; empty when nothing is to go.
 
     A revision is kept when the nearest leaf among its descendants is less than `limit` generations away. So
-    going up a run from its leaf, revisions are given up until a branch with a nearer leaf comes in, and the path
-    is kept up to the first revision given up. `gaps` holds the youngest of each stretch that is given up.
+    going up a run from its leaf, revisions are given up until a branch with a nearer leaf comes in, and the
+    path is kept up to the first revision given up. `gaps` has the youngest of each stretch that is given up.
     """
     children: defaultdict[int, list[_Run]] = defaultdict(list)
     for run in runs:
