@@ -1,0 +1,1 @@
+"""The terminal: `couchlite serve`, and administration of databases and documents."""

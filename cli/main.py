@@ -1,0 +1,72 @@
+"""The command `couchlite` and its groups. Only here and in the commands' own options is the environment
+read."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from couchlite.errors import CouchliteError
+from couchlite.version import VERSION
+
+COMMANDS = {
+    "serve": "Serve a data directory over HTTP.",
+    "db": "List, create, delete, inspect and compact databases.",
+    "doc": "Read and change documents.",
+}
+"""Command -> what it does; the module of the same name is imported only when the command is used."""
+
+EXIT_CODES = {404: 3, 409: 4, 412: 4}
+"""HTTP status of an error -> exit code; 1 for any other. 2 is wrong usage, as everywhere with click."""
+
+
+class Failure(click.ClickException):
+    """One line on standard error, exit code 1."""
+
+    def show(self, file: Any = None) -> None:
+        tell(self.message)
+
+
+def tell(message: str) -> None:
+    """Print a line about what went wrong."""
+    click.secho(f"couchlite: {message}", fg="red", err=True)
+
+
+class Commands(click.Group):
+    """The commands of COMMANDS, imported when needed; errors of the store become one line and an exit
+    code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CouchliteError as error:
+            tell(error.reason)
+            ctx.exit(EXIT_CODES.get(error.status, 1))
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, message="%(prog)s %(version)s")
+def main() -> None:
+    """A CouchDB-compatible document database that replicates, and shows and merges conflicts.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict.
+    """
+
+
+if __name__ == "__main__":
+    main(prog_name="couchlite")

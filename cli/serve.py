@@ -1,0 +1,211 @@
+"""`couchlite serve`: from options to running processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import ssl
+from pathlib import Path
+
+import click
+
+from couchlite.config_defaults import Sections
+from couchlite.directory_lock import DirectoryLock
+from couchlite.lockout import Failures
+from couchlite.provision import Credentials, provision
+from couchlite.server import Server
+from couchlite.version import VERSION
+from http_api import logs, serving, workers
+from http_api.serving import Serving, Shared
+from http_api.workers import Supervisor, WorkerFailed
+
+from .main import Failure
+
+DEFAULT_ADMIN = "admin"
+
+
+@click.command("serve")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("couchlite-data"),
+    envvar="COUCHLITE_DATA_DIR",
+    show_default=True,
+    show_envvar=True,
+    help="Where the data are; made if it doesn't exist.",
+)
+@click.option("--bind", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.  [default: 5984]")
+@click.option(
+    "--workers",
+    "count",
+    type=click.IntRange(1, workers.WORKERS_MAX),
+    help="Processes that answer requests; with 1 there is no process but this.  [default: one a core]",
+)
+@click.option(
+    "--admin",
+    metavar="NAME",
+    envvar="COUCHDB_USER",
+    show_envvar=True,
+    help="Server administrator to create unless there is one of that name.",
+)
+@click.option(
+    "--password",
+    envvar="COUCHDB_PASSWORD",
+    show_envvar=True,
+    help="The administrator's password. Other users of the machine can see a command line: better use the "
+    "environment or a file.",
+)
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    envvar="COUCHDB_PASSWORD_FILE",
+    show_envvar=True,
+    help="File with the administrator's password.",
+)
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Settings in the form of CouchDB's local.ini; what was set over HTTP wins over them.",
+)
+@click.option(
+    "--tls-cert",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Certificate chain (PEM).",
+)
+@click.option(
+    "--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key (PEM)."
+)
+@click.option("--log-level", type=click.Choice(list(logs.LEVELS)), help="What to log.  [default: info]")
+@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+@click.option("--access-log/--no-access-log", default=True, show_default=True, help="One line a request.")
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long requests may take to finish when the server is told to stop.",
+)
+def command(
+    data_dir: Path,
+    bind: str | None,
+    port: int | None,
+    count: int | None,
+    admin: str | None,
+    password: str | None,
+    password_file: Path | None,
+    config_file: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    log_level: str | None,
+    log_format: str,
+    access_log: bool,
+    grace_s: float,
+) -> None:
+    """Serve a data directory over HTTP, with CouchDB's API.
+
+    Without an administrator, the first start makes one and prints its password, once. SIGTERM or Ctrl-C stops
+    the server when running requests are done; a second one stops it at once.
+    """
+    administrator = _administrator(admin, password, password_file)
+    tls = _tls(tls_cert, tls_key)
+    logs.configure(log_level or "info", log_format)
+    flags = _flags(bind, port, log_level)
+    with Server(data_dir, started_with=flags, config_file=config_file) as server:
+        lock = DirectoryLock(data_dir)
+        config = server.config
+        logs.configure(log_level or config.text("log", "level"), log_format)
+        made_up = provision(server, administrator)
+        options = Serving(
+            data_directory=data_dir,
+            host=bind or config.text("chttpd", "bind_address"),
+            port=config.integer("chttpd", "port") if port is None else port,
+            started_with=_with_directories(flags, server),
+            config_file=config_file,
+            tls=tls,
+            access_log=log_format if access_log else None,
+            administrator=administrator,
+            grace_s=grace_s,
+        )
+    if made_up is not None:
+        click.echo(f"Administrator {made_up.name!r} was made, with the password {made_up.password}")
+        click.echo("It is stored nowhere and won't be shown again.")
+    _run(options, count or len(os.sched_getaffinity(0)))
+    lock.release()
+
+
+def _run(options: Serving, count: int) -> None:
+    def ready(port: int) -> None:
+        scheme = "http" if options.tls is None else "https"
+        host = f"[{options.host}]" if ":" in options.host else options.host
+        processes = "1 process" if count == 1 else f"{count} worker processes"
+        click.echo(
+            f"couchlite {VERSION} serves {options.data_directory} at {scheme}://{host}:{port}/ "
+            f"with {processes}"
+        )
+
+    shared = Shared(Failures())
+    try:
+        if count == 1:
+            serving.run(options, shared, None, ready=ready)
+        else:
+            Supervisor(options, count, shared, ready).run()
+    except WorkerFailed as error:
+        raise Failure("a worker process could not start; see the line above") from error
+    except OSError as error:
+        raise Failure(_address_error(options, error)) from error
+
+
+def _address_error(options: Serving, error: OSError) -> str:
+    address = f"{options.host}:{options.port}"
+    if error.errno == errno.EADDRINUSE:
+        return f"{address} is in use by another program; choose another with --port"
+    return f"can't listen on {address}: {error.strerror or error}"
+
+
+def _administrator(name: str | None, password: str | None, file: Path | None) -> Credentials | None:
+    if file is not None:
+        password = file.read_text(encoding="utf-8").rstrip("\r\n")
+    if password is None:
+        if name is not None:
+            raise click.UsageError("--admin needs --password or --password-file")
+        return None
+    if not password:
+        raise click.UsageError("the administrator's password is empty")
+    return Credentials(name or DEFAULT_ADMIN, password)
+
+
+def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None:
+        raise click.UsageError("--tls-key needs --tls-cert")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(certificate, key)
+    except (ssl.SSLError, OSError) as error:
+        raise Failure(f"the certificate {certificate} can't be used: {error}") from error
+    return context
+
+
+def _flags(bind: str | None, port: int | None, log_level: str | None) -> dict[str, dict[str, str]]:
+    """What the options say, as configuration."""
+    flags: dict[str, dict[str, str]] = {"chttpd": {}, "log": {}}
+    if bind is not None:
+        flags["chttpd"]["bind_address"] = bind
+    if port is not None:
+        flags["chttpd"]["port"] = str(port)
+    if log_level is not None:
+        flags["log"]["level"] = log_level
+    return flags
+
+
+def _with_directories(flags: dict[str, dict[str, str]], server: Server) -> Sections:
+    directory = str(server.path.resolve() / "db")
+    return {
+        **flags,
+        "couchdb": {"uuid": server.uuid, "database_dir": directory, "view_index_dir": directory},
+    }

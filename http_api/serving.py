@@ -1,0 +1,135 @@
+"""One serving process: its event loop, the data directory, the listening socket, and an orderly end.
+
+What must stay true here: nothing is opened before `run`, so that a process may be forked until then; and it
+ends in the order listener, accounts, server, so that every write that was taken is committed and answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import ssl
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvloop
+
+from couchlite.accounts import Accounts
+from couchlite.config_defaults import Sections
+from couchlite.errors import CouchliteError
+from couchlite.lockout import Failures
+from couchlite.provision import Credentials
+from couchlite.server import Server
+from couchlite.user_store import open_accounts
+
+from .app import App
+from .protocol import listen
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+"""What stops a server."""
+ORPHAN_CHECK_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What the processes of a server are started with."""
+
+    data_directory: Path
+    host: str
+    port: int
+    started_with: Sections
+    config_file: Path | None = None
+    tls: ssl.SSLContext | None = None
+    access_log: str | None = None
+    """The form of its lines; None: there is none."""
+    administrator: Credentials | None = field(default=None, repr=False)
+    """As given at the start: told if it is another than the one stored."""
+    grace_s: float = 10.0
+    """How long requests may take to finish once the server is told to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Memory that all processes of a server share; made before the first fork."""
+
+    failures: Failures
+
+
+def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable[[int], None]) -> None:
+    """Serve in this process until SIGTERM, or SIGINT if it is alone.
+
+    :param worker: its number among several that share the port; None when it is alone.
+    :param ready: called with the port once requests are answered.
+    :raises OSError: the address can't be used. :raises DataDirectoryError: the data directory can't.
+    """
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(serving, shared, worker, ready))
+
+
+async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Callable[[int], None]) -> None:
+    told_to_stop = _handle_signals(alone=worker is None)
+    server = Server(
+        serving.data_directory, started_with=serving.started_with, config_file=serving.config_file
+    )
+    accounts = open_accounts(server, shared.failures)
+    try:
+        app = App(server, accounts)
+        listener = await listen(
+            app, serving.host, serving.port, tls=serving.tls, reuse_port=worker is not None
+        )
+        ready(listener.port)
+        if serving.administrator is not None and not worker:
+            await _compare(serving.administrator, accounts)
+        if worker is not None and sys.platform != "linux":
+            await _wait_as_child(told_to_stop)
+        await told_to_stop.wait()
+        await listener.close(serving.grace_s)
+    finally:
+        accounts.close()
+        server.close()
+
+
+async def _compare(given: Credentials, accounts: Accounts) -> None:
+    """Say so if the administrator given at the start exists with another password; slow, so not before
+    serving."""
+    try:
+        await accounts.log_in(given.name, given.password)
+    except CouchliteError:
+        logger.warning(
+            "the administrator %r has another password than the one given now, and keeps it; "
+            "change it with PUT /_node/_local/_config/admins/%s",
+            given.name,
+            given.name,
+        )
+
+
+def _handle_signals(*, alone: bool) -> asyncio.Event:
+    """An event that is set by the signals that stop; who is alone ends at once on a second one."""
+    told_to_stop = asyncio.Event()
+
+    def stop() -> None:
+        if told_to_stop.is_set() and alone:
+            os._exit(1)
+        told_to_stop.set()
+
+    for number in SIGNALS if alone else (signal.SIGTERM,):
+        asyncio.get_running_loop().add_signal_handler(number, stop)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    return told_to_stop
+
+
+async def _wait_as_child(told_to_stop: asyncio.Event) -> None:
+    """Wait as long as there is a supervisor, where the kernel doesn't see to it."""
+    supervisor = os.getppid()
+    while not told_to_stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(told_to_stop.wait(), ORPHAN_CHECK_S)
+        if os.getppid() != supervisor:
+            os._exit(1)

@@ -1,0 +1,236 @@
+"""Several serving processes on one port and one data directory, and the supervisor that keeps them.
+
+What must stay true here:
+- The supervisor has one thread and no data directory open when it forks: neither a lock nor an LMDB
+  environment survives a fork.
+- It reserves the address without listening: a worker that dies takes down the connections it had, the port
+  stays ours, the others go on.
+- A worker that dies is replaced, at once if it had lived a while, ever more slowly if it keeps dying. One
+  that can't even start when the server starts ends the server: that is a mistake to be told, not to be
+  repeated.
+- Workers do not outlive the supervisor, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from couchlite.errors import CouchliteError
+
+from . import serving
+from .serving import SIGNALS, Serving, Shared
+
+RESTART_DELAY_MIN_S = 0.1
+RESTART_DELAY_MAX_S = 5.0
+STEADY_S = 10.0
+"""A worker that lived this long is replaced without delay when it dies."""
+CLOSING_S = 5.0
+"""What a stopping worker may take beyond the grace of its requests, to commit and close."""
+WORKERS_MAX = 64
+PR_SET_PDEATHSIG = 1
+
+logger = logging.getLogger(__name__)
+
+
+class WorkerFailed(Exception):
+    """A worker ended before it served; it has said why itself."""
+
+
+@dataclass(slots=True)
+class _Worker:
+    number: int
+    pid: int = 0
+    started_s: float = 0.0
+    restart_at_s: float = 0.0
+    delay_s: float = 0.0
+
+
+class Supervisor:
+    """Runs `count` workers.
+
+    :param ready: called with the port once every worker answers requests.
+    """
+
+    def __init__(self, options: Serving, count: int, shared: Shared, ready: Callable[[int], None]) -> None:
+        self._options = options
+        self._shared = shared
+        self._ready = ready
+        self._workers = [_Worker(number) for number in range(count)]
+        self._not_ready = set(range(count))
+        self._failed = False
+        self._stop_until_s: float | None = None
+        self._heard, self._announce = os.pipe()
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; a second one kills the workers.
+
+        :raises OSError: the address can't be used. :raises WorkerFailed: a worker did not start.
+        """
+        address = reserved(self._options.host, self._options.port)
+        with address as port, _wakeups() as signals, selectors.DefaultSelector() as selector:
+            self._options = replace(self._options, port=port)
+            selector.register(signals, selectors.EVENT_READ, lambda: self._hear_signals(signals))
+            selector.register(self._heard, selectors.EVENT_READ, self._hear_workers)
+            gc.collect()
+            gc.freeze()  # the collector would write into, and so copy, the pages that the workers share
+            while self._stop_until_s is None or any(worker.pid for worker in self._workers):
+                self._start_due()
+                for key, _ in selector.select(self._next_due_s()):
+                    key.data()
+                self._bury_dead()
+                if self._stop_until_s is not None and time.monotonic() > self._stop_until_s:
+                    self._kill(signal.SIGKILL)
+        if self._failed:
+            raise WorkerFailed
+
+    # Workers
+
+    def _start_due(self) -> None:
+        if self._stop_until_s is None:
+            for worker in self._workers:
+                if not worker.pid and worker.restart_at_s <= time.monotonic():
+                    self._start(worker)
+
+    def _start(self, worker: _Worker) -> None:
+        supervisor = os.getpid()
+        # Blocked until the worker has handlers of its own, so that no order to stop is lost in between.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        worker.started_s = time.monotonic()
+        worker.pid = os.fork()
+        if worker.pid == 0:
+            self._be_worker(worker.number, supervisor)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _be_worker(self, number: int, supervisor: int) -> None:
+        """Never returns."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's SIGINT is the supervisor's business
+            _die_with(supervisor)
+
+            def announce(_port: int) -> None:
+                os.write(self._announce, bytes([number]))
+
+            serving.run(self._options, self._shared, number, ready=announce)
+            status = 0
+        except (CouchliteError, OSError) as error:
+            logger.critical("%s", error)
+        except BaseException:
+            logger.critical("worker %d failed", number, exc_info=True)
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _bury_dead(self) -> None:
+        for worker in self._workers:
+            if worker.pid and os.waitpid(worker.pid, os.WNOHANG)[0]:
+                self._bury(worker)
+
+    def _bury(self, worker: _Worker) -> None:
+        pid, worker.pid = worker.pid, 0
+        if self._stop_until_s is not None:
+            return
+        if self._not_ready:
+            self._failed = True
+            self._stop()
+            return
+        now = time.monotonic()
+        if now - worker.started_s >= STEADY_S:
+            worker.delay_s = 0
+        logger.error(
+            "worker %d (process %d) died; a new one starts in %g s", worker.number, pid, worker.delay_s
+        )
+        worker.restart_at_s = now + worker.delay_s
+        worker.delay_s = min(max(2 * worker.delay_s, RESTART_DELAY_MIN_S), RESTART_DELAY_MAX_S)
+
+    def _kill(self, number: signal.Signals) -> None:
+        for worker in self._workers:
+            if worker.pid:
+                os.kill(worker.pid, number)
+
+    def _stop(self) -> None:
+        self._stop_until_s = time.monotonic() + self._options.grace_s + CLOSING_S
+        self._kill(signal.SIGTERM)
+
+    # Events
+
+    def _next_due_s(self) -> float | None:
+        """Seconds until something must be done without being told to; None: nothing."""
+        if self._stop_until_s is not None:
+            due = [self._stop_until_s]
+        else:
+            due = [worker.restart_at_s for worker in self._workers if not worker.pid]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _hear_signals(self, signals: socket.socket) -> None:
+        for number in signals.recv(64):
+            if number in SIGNALS:
+                if self._stop_until_s is None:
+                    self._stop()
+                else:
+                    self._kill(signal.SIGKILL)
+
+    def _hear_workers(self) -> None:
+        if not self._not_ready:
+            os.read(self._heard, WORKERS_MAX)
+            return
+        self._not_ready.difference_update(os.read(self._heard, WORKERS_MAX))
+        if not self._not_ready:
+            self._ready(self._options.port)
+
+
+@contextlib.contextmanager
+def reserved(host: str, port: int) -> Iterator[int]:
+    """Hold an address so that only those of our user who ask to share it may listen on it; the port.
+
+    :raises OSError: somebody listens there, or it is no address of this machine.
+    """
+    with contextlib.ExitStack() as stack:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            held = stack.enter_context(socket.socket(family, kind, protocol))
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            held.bind((address[0], port, *address[2:]))
+            port = held.getsockname()[1]
+            # Only now: asked for earlier, another server that shares its port would not be noticed.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield port
+
+
+@contextlib.contextmanager
+def _wakeups() -> Iterator[socket.socket]:
+    """A socket on which the number of each signal arrives as one byte."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        for number in (*SIGNALS, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        try:
+            yield ours
+        finally:
+            signal.set_wakeup_fd(-1)
+
+
+def _die_with(supervisor: int) -> None:
+    """Have the kernel kill this process when its parent ends (Linux; elsewhere see serving.run)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != supervisor:
+        os._exit(1)
