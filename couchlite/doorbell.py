@@ -69,10 +69,20 @@ class Doorbell:
             self._closed = True
             thread = self._thread
         if thread is not None:
+            self._wake_listener()
             thread.join(POLL_S * 2)
         if self._sender is not None:
             self._sender.close()
         self._own.unlink(missing_ok=True)
+
+    def _wake_listener(self) -> None:
+        """Let it see at once that it is to end."""
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
+            _short_path(self._own) as address,
+        ):
+            sender.sendto(b"", address)
 
     def _find_others(self) -> list[str]:
         try:
@@ -98,7 +108,9 @@ class Doorbell:
         polled_at = time.monotonic()
         while not self._closed:
             with contextlib.suppress(TimeoutError):
-                self._rung(listener.recv(64))
+                payload = listener.recv(64)
+                if payload:
+                    self._rung(payload)
             if time.monotonic() - polled_at >= POLL_S:
                 polled_at = time.monotonic()
                 self._poll()
