@@ -11,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import logging
 import re
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -96,6 +98,8 @@ ATTACHMENT = Route(member, "DELETE,GET,HEAD,PUT", {})
 DESIGN_ROUTES: dict[str, Route] = {}
 
 
+logger = logging.getLogger(__name__)
+
 _AUTHORIZATION = istr("Authorization")
 _ESCAPED_DESIGN = re.compile("_design%2f", re.IGNORECASE)
 
@@ -112,6 +116,25 @@ class App:
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""
         request = Request(self, raw)
+        if not logger.isEnabledFor(logging.DEBUG):
+            return await self._answer(request)
+        begun = time.monotonic()
+        reply = await self._answer(request)
+        logger.debug(
+            "%s %s %d",
+            raw.method,
+            request.path,
+            reply.status,
+            extra={
+                "request": request.id,
+                "peer": raw.remote,
+                "user": request.principal.name,
+                "ms": round((time.monotonic() - begun) * 1000),
+            },
+        )
+        return reply
+
+    async def _answer(self, request: Request) -> web.StreamResponse:
         try:
             request.split_target()
             if request.method == "OPTIONS" and (granted := cors.preflight(request)) is not None:

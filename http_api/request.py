@@ -286,7 +286,7 @@ class Request:
         accept = self.headers.get("Accept")
         if accept is None:
             return True
-        ranges = _media_ranges(accept)
+        ranges = media_ranges(accept)
         family = content_type.partition("/")[0] + "/*"
         if ranges.get(content_type) == 0 or ranges.get(family) == 0:
             return False
@@ -385,7 +385,7 @@ def positive_integer(text: str) -> int:
     return number
 
 
-def _media_ranges(accept: str) -> dict[str, float]:
+def media_ranges(accept: str) -> dict[str, float]:
     ranges = {}
     for item in accept.split(","):
         name, *parameters = item.split(";")
