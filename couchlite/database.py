@@ -7,6 +7,7 @@ the `submit_*` methods return a future that is done when the write is durable (a
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -14,10 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import changes, compression, document, edits, jsontext, local_docs, purge, records
+from . import changes, compact, compression, document, edits, jsontext, local_docs, purge, records
 from .blobs import BlobStore
 from .catalog import Entry
 from .changes import ChangeRow
+from .compact import LEAVES_ONLY, Compaction, CompactionLock, Retention
 from .compression import BodyCodec
 from .document import Edit
 from .edits import Result
@@ -27,6 +29,7 @@ from .records import State
 from .revision import Rev
 from .snapshot import Snapshot
 from .storage import LmdbEnvironment
+from .tasks import Task
 from .writer import Writer, WriteTxn
 
 STORE_DIRECTORY = "store.mdb"
@@ -67,8 +70,9 @@ class Database:
         self.tag = entry.uuid[:12]
         """Ends the update sequences of this database, and of no other."""
         self.path = path
+        self._run_path = path.parent.parent / "run"
         self.deleted = False
-        self.compacting = threading.Lock()
+        self._compaction = CompactionLock(path)
         self.feed = feed = Feed()
         self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
         self.blobs = BlobStore(path / BLOBS_DIRECTORY)
@@ -119,7 +123,7 @@ class Database:
             file_bytes=self.engine.size_bytes() + state.blob_bytes,
             external_bytes=state.external_bytes,
             active_bytes=state.stored_bytes,
-            compact_running=self.compacting.locked(),
+            compact_running=self._compaction.is_held(),
             created_s=self.created_s,
             props=self.props,
         )
@@ -208,6 +212,31 @@ class Database:
     def purged_infos(self) -> list[tuple[str, list[Rev]]]:
         with self.engine.read() as reader:
             return purge.infos(reader)
+
+    # maintenance
+
+    def compact(self, retention: Retention = LEAVES_ONLY) -> Future[Compaction | None]:
+        """Start to drop what is not needed any more; done when that is through, with None when another
+        compaction of this database is under way. When this returns, the compaction shows as running."""
+        future: Future[Compaction | None] = Future()
+        held = self._compaction.acquire()
+        if held is None:
+            future.set_result(None)
+            return future
+
+        def run() -> None:
+            try:
+                with Task(self._run_path, "database_compaction", database=self.name, changes_done=0) as task:
+                    done = compact.run(self.engine, self.writer, self.blobs, retention, task)
+            except BaseException as error:
+                os.close(held)
+                future.set_exception(error)
+            else:
+                os.close(held)
+                future.set_result(done)
+
+        threading.Thread(target=run, name=f"compaction {self.name}", daemon=True).start()
+        return future
 
     # settings
 

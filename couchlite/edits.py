@@ -389,8 +389,10 @@ def _put_document(
     state.update_seq += 1
     if id_bytes.startswith(b"_design/"):
         state.design_seq = state.update_seq
+    txn.seq_counts.add(state.update_seq)
     if head is not None:
         kv.delete(Space.SEQS, records.u64(head.seq))
+        txn.seq_counts.remove(head.seq)
         _count(state, head.flags, -1)
         state.external_bytes -= head.size
     _count(state, flags, 1)
@@ -407,6 +409,7 @@ def delete_document(txn: WriteTxn, id_bytes: bytes, key: bytes, head: DocHead) -
     """Remove a document that has no revision left."""
     state, kv = txn.state, txn.kv
     kv.delete(Space.SEQS, records.u64(head.seq))
+    txn.seq_counts.remove(head.seq)
     kv.delete(Space.DOCS, key)
     keys.forget(kv, Space.DOCS, key)
     if head.flags & records.CONFLICTED:

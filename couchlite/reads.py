@@ -129,11 +129,7 @@ def _named(tree: RevTree, rev: Rev, latest: bool) -> Iterator[Node | MissingRev]
 
 def _distinct(nodes: list[Node | MissingRev]) -> Iterator[Node | MissingRev]:
     """Each leaf once, though several of the revisions asked for may have led to it."""
-    seen: set[int] = set()
-    for node in nodes:
-        if id(node) not in seen:
-            seen.add(id(node))
-            yield node
+    return iter(dict.fromkeys(nodes))
 
 
 class RevStatus(NamedTuple):

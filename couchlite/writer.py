@@ -12,6 +12,7 @@ without it. Source of the idea: datasette's write thread, bbolt's DB.Batch.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,7 +20,8 @@ from typing import Any, TypeVar
 
 from .engine import Batch, Engine, Space
 from .errors import CouchliteError, DatabaseNotFound
-from .records import STATE_KEY, State
+from .records import STATE_KEY, State, time_mark, u64
+from .seq_counts import SeqCountChanges
 
 T = TypeVar("T")
 
@@ -32,15 +34,23 @@ IDLE_S = 5.0
 class WriteTxn:
     """A batch, and the counters that go with it."""
 
-    __slots__ = ("after_commit", "kv", "state")
+    __slots__ = ("after_commit", "bodies_before", "kv", "seq_counts", "state")
 
     def __init__(self, kv: Batch) -> None:
         self.kv = kv
         self.state = State.decode(kv.get(Space.META, STATE_KEY))
+        self.bodies_before = self.state.last_body
+        self.seq_counts = SeqCountChanges()
         self.after_commit: list[Callable[[], None]] = []
         """Run once the batch is durable; for what must not happen before."""
 
     def save_state(self) -> None:
+        """Write the counters; and once a minute, how far the bodies have come by then."""
+        now = time.time()
+        minute = int(now // 60)
+        if minute > self.state.marked_minute:
+            self.state.marked_minute = minute
+            self.kv.put(Space.META, time_mark(now), u64(self.bodies_before))
         self.kv.put(Space.META, STATE_KEY, self.state.encode())
 
 
@@ -151,5 +161,6 @@ class _GroupRun:
                 raise _Spoiled(future, error) from error
         self.wrote = kv.writes > 0
         if self.wrote:
+            txn.seq_counts.write(kv)
             txn.save_state()
         return txn.state, txn.after_commit

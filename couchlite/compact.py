@@ -1,0 +1,235 @@
+"""Compaction: bodies that nobody needs any more are dropped, attachments nobody refers to are swept.
+
+Kept are the bodies of all leaves, the body of the merge base of every open conflict (so that a three-way
+merge stays possible), and what the retention names. Everything else is a page of documents at a time in a
+write transaction of its own, so that other writers wait for milliseconds; a crash in the middle leaves a
+database that is merely compacted in part. CouchDB keeps leaves only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import edits, records
+from .blobs import BlobStore
+from .engine import Engine, Reader, Space
+from .records import RevInfo
+from .revtree import Node, RevTree
+from .tasks import Task
+from .writer import Writer, WriteTxn
+
+PAGE_DOCUMENTS = 500
+"""Documents a write transaction goes through: some milliseconds during which other writers wait."""
+PAGE_BODIES = 2_000
+LOCK_FILE = "compact.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Which bodies of inner revisions survive a compaction: the newest `revisions` of each branch, its leaf
+    counted, and those written within the last `seconds`."""
+
+    revisions: int = 1
+    seconds: int = 0
+
+
+LEAVES_ONLY = Retention()
+"""What CouchDB keeps; here the merge bases of open conflicts come on top."""
+
+
+@dataclass(slots=True)
+class Compaction:
+    """What a compaction did."""
+
+    bodies_dropped: int = 0
+    blob_bytes_freed: int = 0
+
+
+class CompactionLock:
+    """At most one compaction of a database at a time, over all processes; the lock dies with its process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path / LOCK_FILE
+
+    def acquire(self) -> int | None:
+        """A descriptor that holds the lock until it is closed; None when somebody else has it."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def is_held(self) -> bool:
+        try:
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+
+
+def run(engine: Engine, writer: Writer, blobs: BlobStore, retention: Retention, task: Task) -> Compaction:
+    """Compact a database; the caller holds its CompactionLock."""
+    done = Compaction()
+    oldest_kept = None
+    if retention.seconds:
+        with engine.read() as reader:
+            oldest_kept = _first_body_since(reader, time.time() - retention.seconds)
+    _drop_bodies(engine, writer, retention, oldest_kept, task, done)
+    done.blob_bytes_freed = _sweep_blobs(engine, writer, blobs)
+    return done
+
+
+def _drop_bodies(
+    engine: Engine,
+    writer: Writer,
+    retention: Retention,
+    oldest_kept: int | None,
+    task: Task,
+    done: Compaction,
+) -> None:
+    after = b""
+    documents = 0
+    while True:
+        with engine.read() as reader:
+            keys_with_history, after, count = _page(reader, after)
+        documents += count
+        if keys_with_history:
+            drop = _DropFromPage(keys_with_history, retention, oldest_kept)
+            done.bodies_dropped += writer.submit(drop).result()
+        task.update(changes_done=documents)
+        if count < PAGE_DOCUMENTS:
+            return
+
+
+def _page(reader: Reader, after: bytes) -> tuple[list[bytes], bytes, int]:
+    """The keys of documents with more than one revision in the next page, its last key, and its length."""
+    found, last, count = [], after, 0
+    for key, record in reader.scan(Space.DOCS, after + b"\0" if after else b""):
+        last, count = key, count + 1
+        if record[0] & records.HAS_TREE:
+            found.append(key)
+        if count == PAGE_DOCUMENTS:
+            break
+    return found, last, count
+
+
+@dataclass(slots=True)
+class _DropFromPage:
+    """Drops what is not to be kept of some documents, as they are when it runs."""
+
+    keys: list[bytes]
+    retention: Retention
+    oldest_kept: int | None
+
+    def __call__(self, txn: WriteTxn) -> int:
+        dropped = 0
+        for key in self.keys:
+            record = txn.kv.get(Space.DOCS, key)
+            if record is None or not record[0] & records.HAS_TREE:
+                continue
+            tree = records.decode_tree(record)
+            numbers = self._take(tree)
+            if numbers:
+                head = records.decode_head(record)
+                txn.kv.put(Space.DOCS, key, records.encode_doc(head, records.encode_tree(tree)))
+                for number in numbers:
+                    edits.delete_body(txn, number)
+                dropped += len(numbers)
+        return dropped
+
+    def _take(self, tree: RevTree) -> list[int]:
+        """Mark the dispensable bodies as gone in the tree; their numbers."""
+        kept = _kept(tree, self.retention.revisions)
+        numbers = []
+        for node in tree.nodes():
+            info: RevInfo | None = node.info
+            if info is None or not info.body or node in kept:
+                continue
+            if self.oldest_kept is not None and info.body >= self.oldest_kept:
+                continue
+            numbers.append(info.body)
+            node.info = RevInfo(0, info.deleted, 0)
+        return numbers
+
+
+def _kept(tree: RevTree, revisions: int) -> set[Node]:
+    """The leaves, the newest `revisions` of each branch, and the merge bases of the leaves that are in
+    conflict."""
+    kept: set[Node] = set()
+    seen: set[Node] = set()
+    for leaf in tree.leaves():
+        node: Node | None = leaf
+        for _ in range(max(1, revisions)):
+            if node is None:
+                break
+            kept.add(node)
+            node = node.parent
+    for leaf in tree.leaves():
+        if leaf.info.deleted:
+            continue
+        # Where this leaf's path meets that of another living leaf, the two have their common ancestor.
+        node = leaf
+        while node is not None and node not in seen:
+            seen.add(node)
+            node = node.parent
+        if node is not None:
+            kept.add(node)
+    return kept
+
+
+def _sweep_blobs(engine: Engine, writer: Writer, blobs: BlobStore) -> int:
+    """Remove attachment bodies that no stored revision refers to; bytes of files freed."""
+    with engine.read() as reader:
+        if next(reader.scan(Space.ATTACHMENTS), None) is None:
+            blobs.remove_stale_uploads()
+            return 0
+    live: set[bytes] = set()
+    last = 0
+    while True:
+        with engine.read() as reader:
+            last, count = _collect_keys(reader, last, live, PAGE_BODIES)
+        if count < PAGE_BODIES:
+            break
+
+    def sweep(txn: WriteTxn) -> int:
+        # What was written since the last page; nobody else can write while this runs.
+        _collect_keys(txn.kv, last, live, None)
+        freed = blobs.sweep(txn.kv, live)
+        txn.state.blob_bytes -= freed
+        return freed
+
+    freed = writer.submit(sweep).result()
+    with engine.read() as reader:
+        orphans = list(blobs.orphans(reader))
+    writer.submit(lambda txn: blobs.remove_orphans(txn.kv, orphans)).result()
+    blobs.remove_stale_uploads()
+    return freed
+
+
+def _collect_keys(reader: Reader, after: int, live: set[bytes], limit: int | None) -> tuple[int, int]:
+    """Add the blob addresses in the bodies after number `after`; the last number seen and how many bodies."""
+    count = 0
+    for key, frame in reader.scan(Space.BODIES, records.u64(after + 1)):
+        after, count = records.from_u64(key), count + 1
+        live.update(info.key for info in records.decode_body(frame)[2])
+        if count == limit:
+            break
+    return after, count
+
+
+def _first_body_since(reader: Reader, time_s: float) -> int:
+    """The number of the first body that may have been written since `time_s`."""
+    mark = next(reader.scan(Space.META, records.TIME_MARK, records.time_mark(time_s), reverse=True), None)
+    return 0 if mark is None else records.from_u64(mark[1])
