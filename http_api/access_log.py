@@ -61,7 +61,7 @@ def _text(request: Request, reply: web.StreamResponse, took_s: float) -> str:
     user = (request.principal.name or "-").translate(CONTROLS).replace(" ", "\\x20")
     return (
         f"{_now()} access: {request.raw.remote or '-'} {user} {request.raw.method} {_target(request)} "
-        f"{reply.status} {_size(reply)} {took_s * 1000:.1f}ms {request.id}"
+        f"{reply.status} {reply.body_length} {took_s * 1000:.1f}ms {request.id}"
     )
 
 
@@ -75,7 +75,7 @@ def _json(request: Request, reply: web.StreamResponse, took_s: float) -> str:
         "method": request.raw.method,
         "target": _target(request),
         "status": reply.status,
-        "bytes": _size(reply),
+        "bytes": reply.body_length,
         "ms": round(took_s * 1000, 3),
         "request": request.id,
     }
@@ -87,13 +87,6 @@ def _target(request: Request) -> str:
     if not target.startswith("/"):
         target = _USERINFO.sub(r"\1", target)
     return target if target.isascii() and target.isprintable() else target.translate(CONTROLS)
-
-
-def _size(reply: web.StreamResponse) -> int:
-    """Bytes of the body: those that were sent, or of a whole body that is about to be."""
-    if isinstance(reply, web.Response) and isinstance(reply.body, bytes | bytearray):
-        return len(reply.body)
-    return reply.body_length if reply.prepared else 0
 
 
 def _now() -> str:

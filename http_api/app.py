@@ -9,16 +9,12 @@ low-level server is used without its router and middlewares, which would cost a 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import web
-from multidict import istr
 
 from couchlite.accounts import Accounts
 from couchlite.errors import (
@@ -26,17 +22,18 @@ from couchlite.errors import (
     IllegalDocumentId,
     MethodNotAllowed,
     NotFound,
-    Unauthorized,
 )
-from couchlite.security import ANONYMOUS, Principal
 from couchlite.server import Server
 
-from . import cors, databases, db_updates, errors, response, root
+from . import cors, databases, db_updates, errors, response, root, session
 from .access import administered_database, anyone, database_admin, member, server_admin
+from .authentication import authenticate
 from .request import Request, is_text
 
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 Guard = Callable[[Request], None]
+Observer = Callable[[Request, web.StreamResponse, float], None]
+"""Told of every request that was answered, and how many seconds that took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +49,11 @@ class Route:
 SERVER_ROUTES = {
     "": Route(anyone, "GET,HEAD", {"GET": root.welcome}),
     "favicon.ico": Route(anyone, "GET,HEAD", {"GET": root.favicon}),
+    "_session": Route(
+        anyone,
+        "GET,HEAD,POST,DELETE",
+        {"GET": session.who_am_i, "POST": session.log_in, "DELETE": session.log_out},
+    ),
     "_up": Route(anyone, "GET,HEAD", {"GET": root.up}),
     "_uuids": Route(anyone, "GET", {"GET": root.uuids}),
     "_all_dbs": Route(root.lister, "GET,HEAD", {"GET": root.all_dbs}),
@@ -98,40 +100,27 @@ ATTACHMENT = Route(member, "DELETE,GET,HEAD,PUT", {})
 DESIGN_ROUTES: dict[str, Route] = {}
 
 
-logger = logging.getLogger(__name__)
-
-_AUTHORIZATION = istr("Authorization")
 _ESCAPED_DESIGN = re.compile("_design%2f", re.IGNORECASE)
 
 
 class App:
     """What all requests share: the server, the accounts, and whether it is time to stop."""
 
-    def __init__(self, server: Server, accounts: Accounts) -> None:
+    def __init__(self, server: Server, accounts: Accounts, observe: Observer | None = None) -> None:
         self.server = server
         self.accounts = accounts
+        self._observe = observe
         # Set when the server stops: endless feeds end cleanly when they see it.
         self.stopping = asyncio.Event()
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""
         request = Request(self, raw)
-        if not logger.isEnabledFor(logging.DEBUG):
+        if self._observe is None:
             return await self._answer(request)
-        begun = time.monotonic()
+        begun = time.perf_counter()
         reply = await self._answer(request)
-        logger.debug(
-            "%s %s %d",
-            raw.method,
-            request.path,
-            reply.status,
-            extra={
-                "request": request.id,
-                "peer": raw.remote,
-                "user": request.principal.name,
-                "ms": round((time.monotonic() - begun) * 1000),
-            },
-        )
+        self._observe(request, reply, time.perf_counter() - begun)
         return reply
 
     async def _answer(self, request: Request) -> web.StreamResponse:
@@ -139,10 +128,7 @@ class App:
             request.split_target()
             if request.method == "OPTIONS" and (granted := cors.preflight(request)) is not None:
                 return response.granted(request, granted)
-            if _AUTHORIZATION in request.headers:
-                request.principal = await self._authenticate(request)
-            if request.principal is ANONYMOUS:
-                self._require_valid_user(request)
+            await authenticate(request)
             route = find_route(request)
             route.guard(request)
             handler = route.methods.get(request.method)
@@ -155,33 +141,6 @@ class App:
             raise
         except Exception as error:
             return await errors.answer(request, error)
-
-    async def _authenticate(self, request: Request) -> Principal:
-        """The principal of HTTP Basic credentials; a header that holds none counts as no header at all."""
-        scheme, _, encoded = request.headers[_AUTHORIZATION].partition(" ")
-        if scheme != "Basic":
-            return ANONYMOUS
-        try:
-            credentials = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
-            return ANONYMOUS
-        try:
-            name, colon, password = credentials.decode().partition(":")
-        except UnicodeDecodeError:
-            name, colon, password = credentials.decode("latin-1").partition(":")
-        if not colon or (name, password) == ("_", "_"):  # the pair by which a browser logs out
-            return ANONYMOUS
-        return await self.accounts.authenticate_basic(name, password, request.raw.remote or "")
-
-    def _require_valid_user(self, request: Request) -> None:
-        config = self.server.config
-        but_for_up = config.boolean("chttpd", "require_valid_user_except_for_up")
-        if request.segments == ["_up"]:
-            required = config.boolean("chttpd", "require_valid_user") and not but_for_up
-        else:
-            required = config.boolean("chttpd", "require_valid_user") or but_for_up
-        if required and not (request.method == "POST" and request.segments == ["_session"]):
-            raise Unauthorized("Authentication required.")
 
 
 def find_route(request: Request) -> Route:

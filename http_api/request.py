@@ -75,6 +75,7 @@ class Request:
         "_query",
         "app",
         "attachment_name",
+        "authenticated_by",
         "body_time_ms",
         "doc_id",
         "headers",
@@ -87,6 +88,7 @@ class Request:
         "response",
         "segments",
         "server",
+        "set_cookie",
         "target",
     )
 
@@ -96,6 +98,8 @@ class Request:
         self.raw = raw
         self.headers: CIMultiDictProxy[str] = raw.headers
         self.principal: Principal = ANONYMOUS
+        self.authenticated_by: str | None = None  # one of authentication.HANDLERS
+        self.set_cookie: str | None = None  # renews the session of the request
         self.target: str = raw._message.path
         self.segments: list[str] = []
         self.query_text = ""

@@ -46,6 +46,10 @@ class Whole(web.StreamResponse):
         self._fields = headers
         self._bytes = body
 
+    @property
+    def body_length(self) -> int:
+        return len(self._bytes)
+
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send everything. Raises ConnectionResetError when the client has gone."""
         if self._eof_sent:
@@ -138,6 +142,8 @@ def plain_headers(request: Request, headers: Headers | None = None) -> dict[str,
 
 
 def _finish(request: Request, complete: dict[str, str], headers: Headers | None) -> dict[str, str]:
+    if request.set_cookie is not None:
+        complete["Set-Cookie"] = request.set_cookie
     if headers:
         complete.update(headers)
     if _ORIGIN in request.headers:

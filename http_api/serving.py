@@ -27,6 +27,7 @@ from couchlite.provision import Credentials
 from couchlite.server import Server
 from couchlite.user_store import open_accounts
 
+from .access_log import AccessLog
 from .app import App
 from .protocol import listen
 
@@ -80,7 +81,7 @@ async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Ca
     )
     accounts = open_accounts(server, shared.failures)
     try:
-        app = App(server, accounts)
+        app = App(server, accounts, AccessLog(serving.access_log).add if serving.access_log else None)
         listener = await listen(
             app, serving.host, serving.port, tls=serving.tls, reuse_port=worker is not None
         )
