@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 
@@ -44,14 +45,22 @@ class Connection(RequestHandler):
         self._latest_body: StreamReader = EMPTY_PAYLOAD
 
     def data_received(self, data: bytes) -> None:
-        """Escape a request line's bytes beyond ASCII; what is, or may be, the body of a request is left
-        alone.
+        """Hand bytes to the parser; a request line's bytes beyond ASCII are escaped on the way.
+
+        What is, or may be, the body of a request is left alone. If such a body turns out to be malformed, its
+        reader is told, who would otherwise wait for the rest of it (aiohttp leaves him waiting).
         """
-        if not data.isascii() and self._latest_body.is_eof():
+        body = self._latest_body
+        if body.is_eof() and not data.isascii():
             data = _escape_target(data)
         super().data_received(data)
-        if self._messages:
-            self._latest_body = self._messages[-1][1]
+        if not self._messages:
+            return
+        message, self._latest_body = self._messages[-1]
+        if not body.is_eof() and not isinstance(message, RawRequestMessage):
+            self._messages.pop()
+            body.set_exception(web.RequestPayloadError("malformed chunks"))
+            self.close()  # after the response; what else this client sends means nothing
 
     def handle_error(
         self,
