@@ -190,7 +190,7 @@ def test_more_names_than_are_remembered() -> None:
         )
 
 
-def _recorded_edits() -> Iterator[tuple[str, str, dict[str, Any], str]]:
+def _recorded_edits() -> Iterator[tuple[str, str, str, str]]:
     """Every PUT of the transcripts that sent a whole document and got a revision CouchDB computed."""
     for file in sorted(GOLDEN.glob("*/*.json")):
         for at, step in enumerate(json.loads(file.read_text())["steps"]):
