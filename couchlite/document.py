@@ -54,6 +54,8 @@ class AttachmentEdit:
     """Of a part that follows: how many bytes were announced to come, encoded as they are."""
     identity_length: int | None = None
     """Of a part that follows: its announced length once decoded."""
+    sent_md5: bytes | None = None
+    """Of a part that follows: the announced digest of the bytes that come."""
     stored: AttachmentInfo | None = None
     """What a stub was found to stand for."""
 
@@ -161,9 +163,14 @@ def _parse_revisions(value: dict[str, Any]) -> tuple[Rev, ...]:
     return tuple(path)
 
 
-def _parse_attachment(name: str, props: dict[str, Any]) -> AttachmentEdit:
+def validate_attachment_name(name: str) -> None:
+    """:raises BadRequest:"""
     if name.startswith("_"):
         raise BadRequest(f"Attachment name '{name}' starts with prohibited character '_'")
+
+
+def _parse_attachment(name: str, props: dict[str, Any]) -> AttachmentEdit:
+    validate_attachment_name(name)
     content_type = props.get("content_type", DEFAULT_CONTENT_TYPE)
     if not isinstance(content_type, str):
         raise BadRequest(f"Invalid content type for {name}")
@@ -177,6 +184,7 @@ def _parse_attachment(name: str, props: dict[str, Any]) -> AttachmentEdit:
         edit.identity_length = _integer(props.get("length"))
         encoded_length = _integer(props.get("encoded_length")) if edit.encoding else None
         edit.sent_length = edit.identity_length if encoded_length is None else encoded_length
+        edit.sent_md5 = _parse_digest(name, props.get("digest"))
     else:
         edit.data = _decode_data(name, props.get("data"))
     return edit
@@ -184,6 +192,15 @@ def _parse_attachment(name: str, props: dict[str, Any]) -> AttachmentEdit:
 
 def _integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _parse_digest(name: str, text: Any) -> bytes | None:
+    if not isinstance(text, str) or not text.startswith("md5-"):
+        return None
+    try:
+        return base64.b64decode(text.removeprefix("md5-"), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(f"Invalid attachment digest for {name}") from error
 
 
 def _decode_data(name: str, data: Any) -> bytes:
