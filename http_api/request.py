@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 # Longer ids are not taken over from X-Couch-Request-ID: they go into every log line.
 REQUEST_ID_LENGTH_MAX = 36
 
+# Targets up to here are never too long: nobody limits them further, and a look at the limit is not free.
+TARGET_LENGTH_UNCHECKED = 1_024
+
 _REQUEST_ID_HEADER = istr("X-Couch-Request-ID")
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -134,9 +137,8 @@ class Request:
         UriTooLong beyond [chttpd] max_uri_length, if that is set.
         """
         target = self.target
-        longest = self.server.config.reported("chttpd", "max_uri_length")
-        if longest is not None and longest.isdecimal() and len(target) > int(longest):
-            raise UriTooLong()
+        if len(target) > TARGET_LENGTH_UNCHECKED:
+            self._check_length(target)
         if "%" in target and _BAD_ESCAPE.search(target):
             raise BadRequest("invalid_url_encoding")
         if "#" in target:
@@ -146,6 +148,11 @@ class Request:
             authority = _AUTHORITY.match(path)
             path = path[authority.end() :] if authority else path
         self.segments = [decode(segment) for segment in path.split("/") if segment]
+
+    def _check_length(self, target: str) -> None:
+        longest = self.server.config.reported("chttpd", "max_uri_length")
+        if longest is not None and longest.isdecimal() and len(target) > int(longest):
+            raise UriTooLong()
 
     @property
     def path(self) -> str:
