@@ -47,6 +47,7 @@ class Compaction:
 
     bodies_dropped: int = 0
     blob_bytes_freed: int = 0
+    store_bytes_freed: int = 0
 
 
 class CompactionLock:
@@ -88,6 +89,7 @@ def run(engine: Engine, writer: Writer, blobs: BlobStore, retention: Retention, 
             oldest_kept = _first_body_since(reader, time.time() - retention.seconds)
     _drop_bodies(engine, writer, retention, oldest_kept, task, done)
     done.blob_bytes_freed = _sweep_blobs(engine, writer, blobs)
+    done.store_bytes_freed = engine.reclaim()
     return done
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import changes, compact, compression, document, edits, jsontext, local_docs, purge, records
+from . import changes, check, compact, compression, document, edits, jsontext, local_docs, purge, records
 from .blobs import BlobStore
 from .catalog import Entry
 from .changes import ChangeRow
@@ -237,6 +237,11 @@ class Database:
 
         threading.Thread(target=run, name=f"compaction {self.name}", daemon=True).start()
         return future
+
+    def check(self, *, deep: bool = False) -> list[str]:
+        """What does not fit together in the store, one line each; `deep` also reads every attachment."""
+        with self.engine.read() as reader:
+            return check.problems(reader, self.codec, self.blobs, deep=deep)
 
     # settings
 

@@ -86,4 +86,9 @@ class Engine(Protocol):
         """What the keyspaces take on disk."""
         ...
 
+    def reclaim(self) -> int:
+        """Give unused space back to the file system where that is worth the work; how many bytes. Writers of
+        all processes wait meanwhile, readers do not."""
+        ...
+
     def close(self) -> None: ...
