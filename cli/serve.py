@@ -16,6 +16,7 @@ from couchlite.provision import Credentials, provision
 from couchlite.server import Server
 from couchlite.version import VERSION
 from http_api import logs, serving, workers
+from http_api.metrics import Metrics
 from http_api.serving import Serving, Shared
 from http_api.workers import Supervisor, WorkerFailed
 
@@ -147,7 +148,7 @@ def _run(options: Serving, count: int) -> None:
             f"with {processes}"
         )
 
-    shared = Shared(Failures())
+    shared = Shared(Failures(), Metrics(count))
     try:
         if count == 1:
             serving.run(options, shared, None, ready=ready)

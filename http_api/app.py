@@ -25,15 +25,15 @@ from couchlite.errors import (
 )
 from couchlite.server import Server
 
-from . import cors, databases, db_updates, errors, response, root, session
+from . import cluster_setup, cors, databases, db_updates, errors, node, response, root, session
 from .access import administered_database, anyone, database_admin, member, server_admin
+from .access_log import AccessLog
 from .authentication import authenticate
+from .metrics import Metrics
 from .request import Request, is_text
 
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 Guard = Callable[[Request], None]
-Observer = Callable[[Request, web.StreamResponse, float], None]
-"""Told of every request that was answered, and how many seconds that took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,31 @@ SERVER_ROUTES = {
     "_dbs_info": Route(root.lister, "GET,HEAD,POST", {"GET": root.dbs_info, "POST": root.dbs_info_of}),
     "_active_tasks": Route(server_admin, "GET,HEAD", {"GET": root.active_tasks}),
     "_membership": Route(server_admin, "GET", {"GET": root.membership}),
+    "_cluster_setup": Route(
+        server_admin, "GET,POST", {"GET": cluster_setup.state, "POST": cluster_setup.act}
+    ),
+    "_reload_query_servers": Route(server_admin, "POST", {"POST": root.reload_query_servers}),
     "_db_updates": Route(server_admin, "GET", {"GET": db_updates.db_updates}),
 }
+
+# /_node/{node}/{name}/...: the address behind the node has one of these lengths
+NODE_ROUTES = {
+    "_config": {
+        1: Route(server_admin, "GET", {"GET": node.get_config}),
+        2: Route(server_admin, "GET", {"GET": node.get_section}),
+        3: Route(
+            server_admin,
+            "GET,PUT,DELETE",
+            {"GET": node.get_key, "PUT": node.put_key, "DELETE": node.delete_key},
+        ),
+    },
+    "_restart": {1: Route(server_admin, "POST", {"POST": node.restart})},
+    "_system": {1: Route(node.reader_of_metrics, "GET", {"GET": node.system})},
+    "_versions": {1: Route(server_admin, "GET", {"GET": node.versions})},
+}
+NODE_NAME = Route(server_admin, "GET", {"GET": node.name})
+NODE_RELOAD = Route(server_admin, "POST", {"POST": node.reload_config})
+NODE_STATS = Route(node.reader_of_metrics, "GET", {"GET": node.stats})
 
 # /{db}
 CREATE_OR_DELETE = Route(server_admin, "", {"PUT": databases.create, "DELETE": databases.delete})
@@ -106,21 +129,30 @@ _ESCAPED_DESIGN = re.compile("_design%2f", re.IGNORECASE)
 class App:
     """What all requests share: the server, the accounts, and whether it is time to stop."""
 
-    def __init__(self, server: Server, accounts: Accounts, observe: Observer | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        accounts: Accounts,
+        *,
+        metrics: Metrics | None = None,
+        access_log: AccessLog | None = None,
+    ) -> None:
         self.server = server
         self.accounts = accounts
-        self._observe = observe
+        self.metrics = metrics or Metrics(1)
+        self._access_log = access_log
         # Set when the server stops: endless feeds end cleanly when they see it.
         self.stopping = asyncio.Event()
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""
         request = Request(self, raw)
-        if self._observe is None:
-            return await self._answer(request)
         begun = time.perf_counter()
         reply = await self._answer(request)
-        self._observe(request, reply, time.perf_counter() - begun)
+        took_s = time.perf_counter() - begun
+        self.metrics.count_request(raw.method, reply.status, took_s)
+        if self._access_log is not None:
+            self._access_log.add(request, reply, took_s)
         return reply
 
     async def _answer(self, request: Request) -> web.StreamResponse:
@@ -153,6 +185,8 @@ def find_route(request: Request) -> Route:
         route = SERVER_ROUTES.get(first)
         if route is not None:
             return route
+        if first == "_node":
+            return _node_route(request)
         if first not in ("_users", "_replicator"):
             server_admin(request)  # whether an address exists is not told to others
     if len(segments) == 1:
@@ -161,6 +195,24 @@ def find_route(request: Request) -> Route:
     if not second.startswith("_"):
         return _document_route(request, second, segments[2:])
     return _underscore_route(request, second, segments[2:])
+
+
+def _node_route(request: Request) -> Route:
+    name, *rest = request.segments[1:] or [""]
+    if rest and rest[0] == "_stats":
+        route: Route | None = NODE_STATS
+    elif rest == ["_config", "_reload"]:
+        route = NODE_RELOAD
+    else:
+        route = NODE_ROUTES.get(rest[0], {}).get(len(rest)) if rest else NODE_NAME
+    (route.guard if route else server_admin)(request)
+    if not name:
+        raise BadRequest("Incomplete path to _node request")
+    if name not in ("_local", databases.NODE):
+        raise NotFound(f"no such node: {name}")
+    if route is None:
+        raise NotFound()
+    return route
 
 
 def _underscore_route(request: Request, second: str, rest: list[str]) -> Route:

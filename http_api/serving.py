@@ -29,6 +29,7 @@ from couchlite.user_store import open_accounts
 
 from .access_log import AccessLog
 from .app import App
+from .metrics import Metrics
 from .protocol import listen
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -61,6 +62,7 @@ class Shared:
     """Memory that all processes of a server share; made before the first fork."""
 
     failures: Failures
+    metrics: Metrics
 
 
 def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable[[int], None]) -> None:
@@ -81,7 +83,9 @@ async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Ca
     )
     accounts = open_accounts(server, shared.failures)
     try:
-        app = App(server, accounts, AccessLog(serving.access_log).add if serving.access_log else None)
+        shared.metrics.be(worker or 0)
+        access_log = AccessLog(serving.access_log) if serving.access_log else None
+        app = App(server, accounts, metrics=shared.metrics, access_log=access_log)
         listener = await listen(
             app, serving.host, serving.port, tls=serving.tls, reuse_port=worker is not None
         )
