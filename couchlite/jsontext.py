@@ -94,7 +94,7 @@ def _read_differently(data: bytes | bytearray, text: bytes) -> bool:
         return True
     if data.find(b"\\u003") >= 0 and _ESCAPED_COLON.search(data):
         return True
-    if text.find(b"-0.0") >= 0 or _EXPONENT.search(text):
+    if _EXPONENT.search(text):
         return True
     digits = data.translate(_DIGITS_TO_ZERO)
     return digits.find(b"0" * 15) >= 0 and _LONG_NUMBER_WITH_EXPONENT.search(digits) is not None

@@ -151,6 +151,7 @@ def test_attachments_count_in_their_order(attachments: list[tuple[str, str, byte
         pytest.param(2**31 - 1, b"b\x7f\xff\xff\xff", id="the greatest 32-bit integer"),
         pytest.param(2**31, b"n\4\0\0\0\0\x80", id="the next one"),
         pytest.param(-(2**64), b"n\x09\1" + b"\0" * 8 + b"\1", id="a negative big one"),
+        pytest.param(256**254, b"n\xff\0" + b"\0" * 254 + b"\1", id="one of 255 bytes"),
         pytest.param(256**255, b"o\0\0\1\0\0" + b"\0" * 255 + b"\1", id="one of 256 bytes"),
         pytest.param([0, 255], b"k\0\2\0\xff", id="a list of bytes is a string"),
         pytest.param([0, 256], b"l\0\0\0\2a\0b\0\0\1\0j", id="not so a list with a greater integer"),

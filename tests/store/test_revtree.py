@@ -255,6 +255,13 @@ MERGES = [
         [["3-c", "2-x"], ["4-d", "3-c", "2-b"]],
         id="a revision with two parents is continued in the first place",
     ),
+    pytest.param(
+        [path("3-c", "2-x"), path("3-c", "2-b")],
+        path("4-d", "3-c"),
+        "new_leaf",
+        [["3-c", "2-x"], ["4-d", "3-c", "2-b"]],
+        id="the first place is that of the lesser parent, whichever came first",
+    ),
 ]
 
 
@@ -302,6 +309,22 @@ def test_the_ancestors_of_a_known_leaf_do_not_replace_what_it_carries_when_nothi
     tree = tree_of(path("5-e"))
     tree.merge(path("5-e", "4-d"), "five again")
     assert tree.leaves()[0].info == "5-e"
+
+
+def test_of_two_trees_cut_to_the_same_leaf_the_one_known_earlier_prevails() -> None:
+    tree = tree_of(path("2-b"), path("3-c"), limit=1)
+    tree.merge(path("3-c", "2-b"), "three again")
+    tree.stem(1)
+    assert [(str(node.rev), node.info) for node in tree.nodes()] == [("3-c", "3-c")]
+
+
+def test_of_two_trees_cut_to_the_same_root_the_one_with_the_lesser_leaf_prevails() -> None:
+    tree = tree_of(path("1-a"), path("2-b"), path("3-x", "2-b"))
+    tree.merge(path("2-b", "1-a"), "two again")
+    tree.merge(path("3-w", "2-b", "1-a"), "3-w")
+    tree.stem(2)
+    assert leaf_paths(tree) == [["3-w", "2-b"], ["3-x", "2-b"]]
+    assert next(tree.nodes()).info == "two again"
 
 
 def test_a_revision_known_by_name_takes_what_arrives_for_it() -> None:
