@@ -34,7 +34,7 @@ def compare(left: Any, right: Any) -> int:
         return rank - other_rank
     if rank < _ARRAY:
         return _compare_tokens(left, right, rank)
-    for one, other in zip(_tokens(left), _tokens(right), strict=False):
+    for one, other in zip(tokens(left), tokens(right), strict=False):
         rank, other_rank = _RANK[type(one)], _RANK[type(other)]
         order = _compare_tokens(one, other, rank) if rank == other_rank else rank - other_rank
         if order:
@@ -53,26 +53,28 @@ def sort_key(value: Any) -> bytes:
     rank = _RANK[type(value)]
     if rank < _ARRAY:
         return _TOKEN_KEY[rank](value)
-    return b"".join([_TOKEN_KEY[_RANK[type(token)]](token) for token in _tokens(value)])
+    return b"".join([_TOKEN_KEY[_RANK[type(token)]](token) for token in tokens(value)])
 
 
-# A container is read as tokens: an opening mark, its parts, and a closing mark that sorts before any part.
+class ArrayMark:
+    """Where an array begins."""
 
 
-class _ArrayMark: ...
+class ObjectMark:
+    """Where an object begins."""
 
 
-class _ObjectMark: ...
+class EndMark:
+    """Where the one opened last ends."""
 
 
-class _EndMark: ...
+_ARRAY_MARK, _OBJECT_MARK, _END_MARK = ArrayMark(), ObjectMark(), EndMark()
 
 
-_ARRAY_MARK, _OBJECT_MARK, _END_MARK = _ArrayMark(), _ObjectMark(), _EndMark()
-
-
-def _tokens(value: Any) -> Iterator[Any]:
-    """What decides a comparison, in that order."""
+def tokens(value: Any) -> Iterator[Any]:
+    """A value taken apart into what decides comparisons, in that order: a scalar alone; of a container a
+    mark, its parts (of an object, names and members in turn), and a mark that sorts before whatever else
+    could stand in its place. No two values begin with all the tokens of one of them."""
     pending = [value]
     while pending:
         item = pending.pop()
@@ -94,16 +96,16 @@ def _tokens(value: Any) -> Iterator[Any]:
 # A rank is also the first byte of a key. The end of a container sorts before whatever else could stand there.
 _END, _NULL, _BOOLEAN, _NUMBER, _STRING, _ARRAY, _OBJECT = range(7)
 _RANK: dict[type, int] = {
-    _EndMark: _END,
+    EndMark: _END,
     type(None): _NULL,
     bool: _BOOLEAN,
     int: _NUMBER,
     float: _NUMBER,
     str: _STRING,
     list: _ARRAY,
-    _ArrayMark: _ARRAY,
+    ArrayMark: _ARRAY,
     dict: _OBJECT,
-    _ObjectMark: _OBJECT,
+    ObjectMark: _OBJECT,
 }
 
 
