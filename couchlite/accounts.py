@@ -34,6 +34,8 @@ from .security import Principal
 
 WRONG = "Name or password is incorrect."
 LOCKED = "Account is temporarily locked due to multiple authentication failures"
+COUNTS = ("auth_cache_hits", "auth_cache_misses", "password_hashing_fast", "password_hashing_slow")
+"""What `Accounts.counts` counts, under CouchDB's names."""
 CONFLICTED = (
     "User document conflicts must be resolved before the document is used for authentication purposes."
 )
@@ -99,6 +101,7 @@ class Accounts:
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
         self._verifying: dict[tuple[PasswordHash, bytes], asyncio.Future[bool]] = {}
         self._secret = secrets.token_bytes(32)
+        self.counts = dict.fromkeys(COUNTS, 0)
         # One core stays free: hashing must not starve the requests of those who are already known.
         hashing_threads = max(1, (os.cpu_count() or 2) - 1)
         self._hashing = ThreadPoolExecutor(hashing_threads, thread_name_prefix="passwords")
@@ -201,14 +204,18 @@ class Accounts:
             return False
         digest = hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=self._secret).digest()
         remembered = self._remembered(account.name, stored)
+        self.counts["password_hashing_fast"] += 1
         if remembered is not None:
+            self.counts["auth_cache_hits"] += 1
             return hmac.compare_digest(remembered, digest)
+        self.counts["auth_cache_misses"] += 1
         key = (stored, digest)
         running = self._verifying.get(key)
         if running is None:
             loop = asyncio.get_running_loop()
             running = loop.run_in_executor(self._hashing, passwords.matches, password, stored, self._config)
             self._verifying[key] = running
+            self.counts["password_hashing_slow"] += 1
             running.add_done_callback(lambda _: self._verifying.pop(key, None))
         if not await asyncio.shield(running):
             return False

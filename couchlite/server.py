@@ -10,6 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from . import tasks
 from .catalog import Catalog, Entry
 from .config import Config
 from .config_defaults import Sections
@@ -63,6 +64,11 @@ class Server:
         """All databases, in byte order."""
         return self.catalog.names()
 
+    @property
+    def open_count(self) -> int:
+        """How many databases this process has open."""
+        return len(self._open)
+
     def create(self, name: str, *, partitioned: bool = False, shards: int = 2) -> Database:
         """:raises IllegalDatabaseName: :raises DatabaseExists:"""
         props: dict[str, Any] = {"q": shards}
@@ -82,6 +88,10 @@ class Server:
         self._forget(entry.uuid)
         self._doorbell.ring(_CATALOG_MOVED)
         shutil.rmtree(self.catalog.database_path(entry.uuid), ignore_errors=True)
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Long work under way in any process that has this directory open, oldest first."""
+        return tasks.listed(self.path / "run")
 
     def close(self) -> None:
         """Commit what is queued and close everything; no database may be used any more."""

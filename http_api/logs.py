@@ -45,11 +45,16 @@ def configure(level: str, form: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(LEVELS[level])
+    logging.getLogger().handlers[:] = [handler]
     logging.captureWarnings(True)
-    logging.getLogger("asyncio").setLevel(max(root.level, logging.WARNING))
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Log from this level on; one that doesn't exist counts as `info`."""
+    number = LEVELS.get(level, logging.INFO)
+    logging.getLogger().setLevel(number)
+    logging.getLogger("asyncio").setLevel(max(number, logging.WARNING))
 
 
 class TextFormatter(logging.Formatter):

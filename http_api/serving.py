@@ -27,6 +27,7 @@ from couchlite.provision import Credentials
 from couchlite.server import Server
 from couchlite.user_store import open_accounts
 
+from . import logs
 from .access_log import AccessLog
 from .app import App
 from .metrics import Metrics
@@ -35,6 +36,7 @@ from .protocol import listen
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What stops a server."""
 ORPHAN_CHECK_S = 1.0
+HOUSEKEEPING_S = 1.0
 
 logger = logging.getLogger(__name__)
 
@@ -90,15 +92,29 @@ async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Ca
             app, serving.host, serving.port, tls=serving.tls, reuse_port=worker is not None
         )
         ready(listener.port)
+        housekeeping = asyncio.create_task(_keep_house(server, accounts, shared.metrics))
         if serving.administrator is not None and not worker:
             await _compare(serving.administrator, accounts)
         if worker is not None and sys.platform != "linux":
             await _wait_as_child(told_to_stop)
         await told_to_stop.wait()
+        housekeeping.cancel()
         await listener.close(serving.grace_s)
     finally:
         accounts.close()
         server.close()
+
+
+async def _keep_house(server: Server, accounts: Accounts, metrics: Metrics) -> None:
+    """What is looked after once a second: changed settings of the log, numbers that nobody else tells."""
+    settings = server.config.as_dict()
+    while True:
+        await asyncio.sleep(HOUSEKEEPING_S)
+        if server.config.as_dict() is not settings:
+            settings = server.config.as_dict()
+            logs.set_level(server.config.text("log", "level"))
+        files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+        metrics.set_gauges({**accounts.counts, "open_databases": server.open_count, "open_os_files": files})
 
 
 async def _compare(given: Credentials, accounts: Accounts) -> None:
