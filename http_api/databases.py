@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
+from concurrent.futures import Future
 from typing import Any
 
 from aiohttp import web
@@ -23,6 +25,8 @@ WHOLE_RANGE = "00000000-ffffffff"
 
 # What CouchDB 3.5 reports of its files.
 DISK_FORMAT_VERSION = 8
+
+logger = logging.getLogger(__name__)
 
 _POSITIVE = re.compile("0*[1-9][0-9]*")
 
@@ -147,8 +151,13 @@ async def compact(request: Request) -> web.StreamResponse:
         with database.snapshot() as snapshot:
             snapshot.winner(f"_design/{request.segments[2]}")
     else:
-        database.compact()
+        database.compact().add_done_callback(lambda done: _log_failure(database.name, done))
     return response.json(request, 202, {"ok": True})
+
+
+def _log_failure(name: str, done: Future[Any]) -> None:
+    if (error := done.exception()) is not None:
+        logger.error("the compaction of %r failed", name, exc_info=error)
 
 
 async def view_cleanup(request: Request) -> web.StreamResponse:

@@ -110,7 +110,8 @@ async def dbs_info_of(request: Request) -> web.StreamResponse:
 
 
 async def active_tasks(request: Request) -> web.StreamResponse:
-    return response.json(request, 200, [])
+    tasks = [{"node": NODE, **task, "pid": f"<0.{task['pid']}.0>"} for task in request.server.tasks()]
+    return response.json(request, 200, tasks)
 
 
 async def membership(request: Request) -> web.StreamResponse:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
+
+from couchlite.tasks import Task
 
 from .in_process import Site
 
@@ -176,3 +179,29 @@ async def test_one_node_has_all_shards(web: Site) -> None:
     (nodes,) = (await web.ask("GET", "/db/_shards")).json()["shards"].values()
     assert (await web.ask("GET", "/db/_shards/doc")).json()["nodes"] == nodes
     assert (await web.ask("POST", "/db/_sync_shards", {})).status == 202
+
+
+async def test_compaction_is_started_and_seen(web: Site) -> None:
+    database = web.server.create("db")
+    rev = database.put({"_id": "a", "v": 1})
+    database.put({"_id": "a", "_rev": rev, "v": 2})
+    assert (await web.ask("POST", "/db/_compact", {})).status == 202
+    async with asyncio.timeout(20):
+        while (await web.ask("GET", "/db")).json()["compact_running"]:
+            await asyncio.sleep(0.01)
+    assert (await web.ask("GET", "/_active_tasks")).json() == []
+    assert database.get("a")["v"] == 2
+
+
+async def test_compaction_of_a_design_document_that_is_not_there(web: Site) -> None:
+    web.server.create("db").put({"_id": "_design/there"})
+    assert (await web.ask("POST", "/db/_compact/there", {})).status == 202
+    missing = await web.ask("POST", "/db/_compact/missing", {})
+    assert (missing.status, missing.json()["reason"]) == (404, "missing")
+
+
+async def test_tasks_are_listed(web: Site) -> None:
+    with Task(web.server.path / "run", "database_compaction", database="db", progress=7):
+        (task,) = (await web.ask("GET", "/_active_tasks")).json()
+    assert (task["type"], task["database"], task["progress"]) == ("database_compaction", "db", 7)
+    assert set(task) >= {"node", "pid", "started_on", "updated_on"}
