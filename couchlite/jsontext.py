@@ -84,8 +84,8 @@ _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _EXPONENT = re.compile(rb"e[+-][0-9]{1,3}(?:[,\]}]|\Z)")
 _TINY = re.compile(rb"e-3[0-9]{2}(?:[,\]}]|\Z)")
 _ESCAPED_COLON = re.compile(rb"\\u003a", re.IGNORECASE)
-# Once every digit is made a zero: an integer of more than 64 bits has at least 19 of them, and a number that has
-# an exponent and is too long for strtod at least 15 in one of its parts.
+# Once every digit is made a zero: an integer of more than 64 bits has at least 19 of them, and a number that
+# has an exponent and is too long for strtod at least 15 in one of its parts.
 _LONG_NUMBER = re.compile(rb"0{19}|0{15}[eE]|[eE][+-]?0{15}")
 _DANGLING_EXPONENT = re.compile(rb"[0-9][eE][+-](?![0-9])")
 
