@@ -71,8 +71,7 @@ def _revision(edit: Edit, parent: Rev | None) -> Rev:
         deleted=edit.deleted,
         parent=parent,
         body=edit.fields,
-        # CouchDB folds the list, so that the last attachment is hashed first.
-        attachments=[_identity(attachment) for attachment in reversed(edit.attachments)],
+        attachments=[_identity(attachment) for attachment in edit.attachments],
     )
 
 
@@ -124,7 +123,9 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
                 raise Conflict()
             rev = _resolved_revision(txn, prepared, parent, head.body)
             info, size = _store_body(txn, context, prepared, rev)
-            tree = records.extend_chain(chain, rev.digest, info, txn.state.revs_limit)
+            tree, stemmed = records.extend_chain(chain, rev.digest, info, txn.state.revs_limit)
+            for number in stemmed:
+                delete_body(txn, number)
             flags = records.HAS_TREE | (records.DELETED if info.deleted else 0)
             _put_document(txn, id_bytes, head, flags, info.body, size, rev, tree)
             return rev
@@ -181,7 +182,7 @@ def _append_to_tree(
         raise Conflict()
     leaf = next(node for node in tree.leaves() if _is_unwritten(node))
     leaf.info, _size = _store_body(txn, context, prepared, path[0])
-    tree.stem(txn.state.revs_limit)
+    _stem(txn, tree)
     put_tree(txn, prepared.edit.id.encode(), head, tree)
     return path[0]
 
@@ -234,22 +235,21 @@ def _graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepare
         return
     head = None if record is None else records.decode_head(record)
     tree = RevTree.empty() if record is None else records.decode_tree(record)
-    known_leaves = {node.rev for node in tree.leaves()}
     for prepared in group:
         tree.merge(prepared.edit.path, _unwritten(prepared.edit))
-    leaves = {node.rev: node for node in tree.leaves()}
     written = False
     for prepared in group:
         rev = prepared.edit.path[0]
-        node = leaves.get(rev)
-        if node is None or rev in known_leaves or not _is_unwritten(node):
+        node = tree.find(rev)
+        # It may also be an inner one that was known by name only, or one whose path has joined another tree.
+        if node is None or not _is_unwritten(node):
             continue
         _resolve_stubs_from_path(txn, prepared.edit, node)
         node.info, _size = _store_body(txn, context, prepared, rev)
         written = True
     _forget_unwritten(tree)
     if written or (record is not None and tree.to_runs() != records.decode_tree(record).to_runs()):
-        tree.stem(txn.state.revs_limit)
+        _stem(txn, tree)
         put_tree(txn, id_bytes, head, tree)
 
 
@@ -275,7 +275,7 @@ def _resolve_stubs_from_path(txn: WriteTxn, edit: Edit, node: Node) -> None:
 def _forget_unwritten(tree: RevTree) -> None:
     """Revisions of this request that became inner ones: named by their descendants, never stored."""
     for node in tree.nodes():
-        if node.info is not None and _is_unwritten(node):
+        if _is_unwritten(node):
             node.info = None
 
 
@@ -285,7 +285,7 @@ def _unwritten(edit: Edit) -> RevInfo:
 
 
 def _is_unwritten(node: Node) -> bool:
-    return bool(node.info.size < 0)
+    return node.info is not None and bool(node.info.size < 0)
 
 
 # --- what both share
@@ -332,6 +332,21 @@ def _attachment_infos(txn: WriteTxn, context: Context, edit: Edit, rev: Rev) -> 
             )
         )
     return tuple(infos)
+
+
+def _stem(txn: WriteTxn, tree: RevTree) -> None:
+    """Cut every branch to the database's limit, with the bodies of what is cut off."""
+    if all(leaf.rev.generation <= txn.state.revs_limit for leaf in tree.leaves()):
+        return
+    before = bodies(tree)
+    tree.stem(txn.state.revs_limit)
+    for number in before - bodies(tree):
+        delete_body(txn, number)
+
+
+def bodies(tree: RevTree) -> set[int]:
+    """The numbers of all bodies that a tree's revisions have."""
+    return {node.info.body for node in tree.nodes() if node.info is not None} - {0}
 
 
 def put_tree(txn: WriteTxn, id_bytes: bytes, head: DocHead | None, tree: RevTree) -> None:
@@ -402,7 +417,12 @@ def _put_document(
         Space.SEQS, records.u64(state.update_seq), records.encode_seq_row(flags, body, rev_text, id_bytes)
     )
     record = records.encode_doc(DocHead(flags, state.update_seq, body, size, rev_text), tree)
-    kv.put(Space.DOCS, keys.allot(kv, Space.DOCS, id_bytes), record)
+    key = keys.allot(kv, Space.DOCS, id_bytes)
+    kv.put(Space.DOCS, key, record)
+    if head is None:
+        txn.ranks.add(key, 0 if flags & records.DELETED else 1)
+    elif (head.flags ^ flags) & records.DELETED:
+        txn.ranks.add(key, -1 if flags & records.DELETED else 1)
 
 
 def delete_document(txn: WriteTxn, id_bytes: bytes, key: bytes, head: DocHead) -> None:
@@ -415,6 +435,8 @@ def delete_document(txn: WriteTxn, id_bytes: bytes, key: bytes, head: DocHead) -
     if head.flags & records.CONFLICTED:
         _end_conflict(txn, id_bytes)
     _count(state, head.flags, -1)
+    if not head.flags & records.DELETED:
+        txn.ranks.add(key, -1)
     state.external_bytes -= head.size
     state.update_seq += 1
     if id_bytes.startswith(b"_design/"):

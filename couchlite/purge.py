@@ -31,12 +31,11 @@ def _purge_document(txn: WriteTxn, id_bytes: bytes, revs: Sequence[Rev]) -> list
         return []
     head = records.decode_head(record)
     tree = records.decode_tree(record)
-    bodies = {node.info.body for node in tree.nodes() if node.info is not None}
+    before = edits.bodies(tree)
     removed = tree.remove(revs)
     if not removed:
         return []
-    kept = {node.info.body for node in tree.nodes() if node.info is not None}
-    for number in bodies - kept - {0}:
+    for number in before - edits.bodies(tree):
         edits.delete_body(txn, number)
     if tree.leaves():
         edits.put_tree(txn, id_bytes, head, tree)

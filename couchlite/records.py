@@ -225,22 +225,16 @@ def decode_chain(record: bytes, head: DocHead) -> Chain | None:
     return Chain(*runs[0][2:6])
 
 
-def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> bytes:
-    """The tree bytes of `chain` with one more revision, stemmed to `limit` revisions."""
+def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> tuple[bytes, list[int]]:
+    """The tree bytes of `chain` with one more revision, stemmed to `limit` revisions; and the numbers of the
+    bodies that were stemmed away."""
     digests = chain.digests + digest
     bodies = chain.bodies + _U64.pack(info.body)
     flags = chain.flags + bytes((_KNOWN | (_INFO_DELETED if info.deleted else 0),))
     cut = max(0, len(flags) - limit)
-    row = [
-        -1,
-        0,
-        chain.first_generation + cut,
-        digests[cut * 16 :],
-        bodies[cut * 8 :],
-        flags[cut:],
-        info.size,
-    ]
-    return cbor2.dumps([row])
+    dropped = [number for (number,) in _U64.iter_unpack(bodies[: cut * 8]) if number]
+    row = [-1, 0, chain.first_generation + cut, digests[cut * 16 :], bodies[cut * 8 :], flags[cut:], info.size]
+    return cbor2.dumps([row]), dropped
 
 
 # --- the sequence index
@@ -266,6 +260,21 @@ class SeqColumns(NamedTuple):
     revs: list[bytes]
     """The winners' revisions as text."""
     ids: list[bytes]
+
+    def cut(self, start: int, stop: int | None) -> SeqColumns:
+        """Some consecutive rows."""
+        return SeqColumns._make(column[start:stop] for column in self)
+
+    def pick(self, rows: Sequence[int]) -> SeqColumns:
+        """The rows with these numbers."""
+        seqs, flags, bodies, revs, ids = self
+        return SeqColumns(
+            tuple([seqs[at] for at in rows]),
+            bytes([flags[at] for at in rows]),
+            tuple([bodies[at] for at in rows]),
+            [revs[at] for at in rows],
+            [ids[at] for at in rows],
+        )
 
 
 def decode_seq_rows(pairs: Sequence[tuple[bytes, bytes]]) -> SeqColumns:
