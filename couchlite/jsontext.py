@@ -70,8 +70,8 @@ def dumps(value: Any) -> bytes:
 
 
 def escape_all(texts: Sequence[bytes]) -> Sequence[bytes]:
-    """UTF-8 texts as they stand between the quotes of JSON strings. They are looked at together: ids and revisions
-    of thousands of documents rarely have a character to escape."""
+    """UTF-8 texts as they stand between the quotes of JSON strings. They are looked at together: ids and
+    revisions of thousands of documents rarely have a character to escape."""
     if not _TO_ESCAPE.search(b"".join(texts)):
         return texts
     return [dumps(text.decode())[1:-1] for text in texts]
