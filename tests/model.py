@@ -1,7 +1,7 @@
 """The revision tree written naively: nested nodes and recursion. Slow and plain, assumed right.
 
-It says what couchlite.revtree must do for any paths, however forged. (couchlite.revtree, which agrees with it,
-was also compared with CouchDB's own couch_key_tree, on 16,500 random histories.)
+It says what couchlite.revtree must do for any paths, however forged. (couchlite.revtree, which agrees with
+it, was also compared with CouchDB's own couch_key_tree, on 16,500 random histories.)
 """
 
 from __future__ import annotations
