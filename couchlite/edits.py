@@ -335,8 +335,10 @@ def _attachment_infos(txn: WriteTxn, context: Context, edit: Edit, rev: Rev) -> 
 
 
 def _stem(txn: WriteTxn, tree: RevTree) -> None:
-    """Cut every branch to the database's limit, with the bodies of what is cut off."""
-    if all(leaf.rev.generation <= txn.state.revs_limit for leaf in tree.leaves()):
+    """Cut every branch to the database's limit, and join trees that turned out to be one; bodies that are no
+    longer referred to go."""
+    leaves = tree.leaves()
+    if len(leaves) == 1 and leaves[0].generation <= txn.state.revs_limit:
         return
     before = bodies(tree)
     tree.stem(txn.state.revs_limit)
