@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from . import keys, records
+from . import keys, ranks, records
 from .blobs import BlobStore
 from .compression import BodyCodec
 from .engine import Reader, Space
@@ -20,7 +20,13 @@ from .records import RevInfo, State
 def problems(reader: Reader, codec: BodyCodec, blobs: BlobStore, *, deep: bool = False) -> list[str]:
     """One line for each thing that is wrong; empty when all is well. `deep` also reads every attachment."""
     checker = _Checker(reader, codec, blobs, deep)
-    return [*checker.documents(), *checker.sequences(), *checker.bodies(), *checker.counters()]
+    return [
+        *checker.documents(),
+        *checker.sequences(),
+        *checker.bodies(),
+        *checker.counters(),
+        *ranks.problems(reader),
+    ]
 
 
 class _Checker:

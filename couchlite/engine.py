@@ -9,7 +9,7 @@ all, and when `Engine.write` has returned, what it wrote survives a power cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Protocol, TypeVar
@@ -49,6 +49,10 @@ class Reader(Protocol):
     """One consistent snapshot."""
 
     def get(self, space: IntEnum, key: bytes) -> bytes | None: ...
+
+    def get_many(self, space: IntEnum, keys: Iterable[bytes]) -> list[bytes | None]:
+        """The values of keys in their order, None for each that is missing; better than `get` in a loop."""
+        ...
 
     def scan(
         self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False

@@ -16,10 +16,11 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from functools import partial
+from itertools import chain, islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +40,8 @@ SEAL_POLL_S = 0.005
 RECLAIM_MIN_BYTES = 1 << 20
 RECLAIM_MIN_SHARE = 0.3
 """Free pages are used again by later writes, so a little of them is no reason to copy a store."""
+SCAN_CHUNK_PAIRS_MAX = 256
+"""A scan to a given end reads so far ahead at most."""
 MAX_READERS = 1024
 """Slots for read transactions at one moment over all processes; each is 64 bytes of the lock file."""
 
@@ -62,6 +65,10 @@ class LmdbReader:
 
     def get(self, space: IntEnum, key: bytes) -> bytes | None:
         return self._txn.get(key, db=self._spaces[space])  # type: ignore[return-value] # no buffers
+
+    def get_many(self, space: IntEnum, keys: Iterable[bytes]) -> list[bytes | None]:
+        get, db = self._txn.get, self._spaces[space]
+        return [get(key, None, db) for key in keys]  # type: ignore[misc] # no buffers
 
     def scan(
         self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
@@ -91,10 +98,21 @@ def _scan(
 def _until(
     pairs: Iterator[tuple[bytes, bytes]], ended: Callable[[bytes], bool]
 ) -> Iterator[tuple[bytes, bytes]]:
-    for pair in pairs:
-        if ended(pair[0]):
+    return chain.from_iterable(_chunks_until(pairs, ended))
+
+
+def _chunks_until(
+    pairs: Iterator[tuple[bytes, bytes]], ended: Callable[[bytes], bool]
+) -> Iterator[Iterable[tuple[bytes, bytes]]]:
+    """Pairs before the end in growing chunks: a long scan makes no Python call for each, and a short one
+    reads hardly ahead."""
+    size = 1
+    while chunk := list(islice(pairs, size)):
+        if ended(chunk[-1][0]):
+            yield takewhile(lambda pair: not ended(pair[0]), chunk)
             return
-        yield pair
+        yield chunk
+        size = min(2 * size, SCAN_CHUNK_PAIRS_MAX)
 
 
 class LmdbBatch:
@@ -109,6 +127,10 @@ class LmdbBatch:
 
     def get(self, space: IntEnum, key: bytes) -> bytes | None:
         return self._txn.get(key, db=self._spaces[space])  # type: ignore[return-value] # no buffers
+
+    def get_many(self, space: IntEnum, keys: Iterable[bytes]) -> list[bytes | None]:
+        get, db = self._txn.get, self._spaces[space]
+        return [get(key, None, db) for key in keys]  # type: ignore[misc] # no buffers
 
     def scan(
         self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False

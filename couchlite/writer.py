@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from .engine import Batch, Engine, Space
 from .errors import CouchliteError, DatabaseNotFound
+from .ranks import RankChanges
 from .records import STATE_KEY, State, time_mark, u64
 from .seq_counts import SeqCountChanges
 
@@ -34,12 +35,13 @@ IDLE_S = 5.0
 class WriteTxn:
     """A batch, and the counters that go with it."""
 
-    __slots__ = ("after_commit", "bodies_before", "kv", "seq_counts", "state")
+    __slots__ = ("after_commit", "bodies_before", "kv", "ranks", "seq_counts", "state")
 
     def __init__(self, kv: Batch) -> None:
         self.kv = kv
         self.state = State.decode(kv.get(Space.META, STATE_KEY))
         self.bodies_before = self.state.last_body
+        self.ranks = RankChanges()
         self.seq_counts = SeqCountChanges()
         self.after_commit: list[Callable[[], None]] = []
         """Run once the batch is durable; for what must not happen before."""
@@ -161,6 +163,7 @@ class _GroupRun:
                 raise _Spoiled(future, error) from error
         self.wrote = kv.writes > 0
         if self.wrote:
+            txn.ranks.write(kv)
             txn.seq_counts.write(kv)
             txn.save_state()
         return txn.state, txn.after_commit
