@@ -1,13 +1,13 @@
 """What one data directory knows beside its databases: which there are, its identity, its settings, changes.
 
 Layout:
-    catalog.mdb/            this catalog
+    catalog.mdb/            this catalog, and the beacon that tells of its changes
     db/<uuid>/store.mdb/    a database's keyspaces
     db/<uuid>/blobs/        its large attachments
     run/                    sockets of the processes that have the directory open
 
-A database is looked up here on every request, so that what another process created or deleted is seen at
-once.
+A database is looked up here whenever the beacon has changed, so that what another process created or deleted
+is seen at once.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from .beacon import Beacon
 from .engine import Batch, CatalogSpace
 from .errors import DatabaseExists, DatabaseNotFound, DataDirectoryError, IllegalDatabaseName
 from .records import FORMAT_VERSION, decode_fields, encode_fields, from_u64, u64
@@ -90,7 +91,8 @@ class Catalog:
             raise DataDirectoryError(f"{path} can't be written: {error.strerror}") from error
         self._engine = LmdbEnvironment(environment, CatalogSpace, create=True)
         self.uuid = self._identify()
-        self.settings = Settings(self._engine)
+        self.beacon = Beacon(environment / "beacon")
+        self.settings = Settings(self._engine, self.beacon)
 
     def _identify(self) -> str:
         def run(batch: Batch) -> tuple[int, str]:
@@ -155,6 +157,7 @@ class Catalog:
         except BaseException:
             shutil.rmtree(self.database_path(entry.uuid), ignore_errors=True)
             raise
+        self.beacon.change()
         return entry
 
     def _refuse_known(self, name: str) -> None:
@@ -173,7 +176,9 @@ class Catalog:
             _log(batch, name, "deleted")
             return _entry(name, row)
 
-        return self._engine.write(run)
+        entry = self._engine.write(run)
+        self.beacon.change()
+        return entry
 
     def log_updates(self, names: list[str]) -> None:
         """Note for `_db_updates` that these databases have changed."""
@@ -206,6 +211,7 @@ class Catalog:
 
     def close(self) -> None:
         self._engine.close()
+        self.beacon.close()
 
 
 def _entry(name: str, row: bytes) -> Entry:
@@ -233,8 +239,10 @@ def _log(batch: Batch, name: str, kind: str) -> None:
 class Settings:
     """A persistent map of short strings, shared by all processes; configuration and secrets live in it."""
 
-    def __init__(self, engine: LmdbEnvironment) -> None:
+    def __init__(self, engine: LmdbEnvironment, beacon: Beacon) -> None:
         self._engine = engine
+        self._beacon = beacon
+        self._known = (-1, 0)  # the beacon's number, and the version then
 
     def get(self, key: str) -> str | None:
         with self._engine.read() as reader:
@@ -253,6 +261,7 @@ class Settings:
             _count_version(batch)
 
         self._engine.write(run)
+        self._beacon.change()
 
     def set_default(self, key: str, value: Callable[[], str]) -> str:
         """The stored value, which becomes `value()` when there is none yet; one process wins."""
@@ -266,17 +275,33 @@ class Settings:
             _count_version(batch)
             return fresh
 
-        return self.get(key) or self._engine.write(run)
+        known = self.get(key)
+        if known:
+            return known
+        stored = self._engine.write(run)
+        self._beacon.change()
+        return stored
 
     def delete(self, key: str) -> bool:
         def run(batch: Batch) -> bool:
             _count_version(batch)
             return batch.delete(CatalogSpace.SETTINGS, key.encode())
 
-        return self._engine.write(run)
+        was_there = self._engine.write(run)
+        self._beacon.change()
+        return was_there
 
     def version(self) -> int:
-        """Grows with every change, whichever process makes it."""
+        """Grows with every change, whichever process makes it. Cheap enough for every request."""
+        number, version = self._known
+        now = self._beacon.number()
+        if number != now:
+            version = self.stored_version()
+            self._known = now, version
+        return version
+
+    def stored_version(self) -> int:
+        """The same, from the store itself."""
         with self._engine.read() as reader:
             stored = reader.get(CatalogSpace.META, _VERSION)
         return 0 if stored is None else from_u64(stored)

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from . import tasks
+from . import tasks, users
 from .catalog import Catalog, Entry
 from .config import Config
 from .config_defaults import Sections
@@ -25,6 +25,9 @@ from .writer import Writer
 OPEN_DATABASES_MAX = 200
 """Databases kept open though nobody uses them; each takes some file descriptors and its map's address
 space."""
+
+ENTRIES_KEPT_MAX = 10_000
+"""Names of databases remembered with their entries."""
 
 _CATALOG_MOVED = bytes(16)
 
@@ -51,6 +54,9 @@ class Server:
         self._files_open: set[str] = set()
         self._unlogged: set[str] = set()
         self._catalog_seen = 0
+        self._settings_seen = -1
+        self._uuids_seen: set[str] = set()
+        self._entries: tuple[int, dict[str, Entry]] = (-1, {})
         self._doorbell = Doorbell(self.path / "run", self._rung, self._poll)
         self._doorbell.listen()
 
@@ -80,7 +86,15 @@ class Server:
 
     def open(self, name: str) -> Database:
         """:raises DatabaseNotFound:"""
-        return self._database(self.catalog.find(name))
+        number, entries = self._entries
+        now = self.catalog.beacon.number()
+        if number != now or len(entries) > ENTRIES_KEPT_MAX:
+            entries = {}
+            self._entries = now, entries
+        entry = entries.get(name)
+        if entry is None:
+            entry = entries[name] = self.catalog.find(name)
+        return self._database(entry)
 
     def delete(self, name: str) -> None:
         """:raises DatabaseNotFound:"""
@@ -155,7 +169,9 @@ class Server:
     # news
 
     def _moved(self, entry: Entry, seq: int) -> None:
-        """A commit of this process; called in the writer's thread."""
+        """A commit of this process; called in the writer's thread, before those who wait for it are told."""
+        if entry.name == users.database_name(self.config):
+            self.catalog.beacon.change()
         self._unlogged.add(entry.name)
         self._doorbell.ring(bytes.fromhex(entry.uuid) + u64(seq))
 
@@ -176,6 +192,7 @@ class Server:
                 if database.feed.has_waiters:
                     database.look_for_news()
             self._drop_deleted()
+            self._look_for_settings()
         except Exception:
             log.exception("looking for news failed")
 
@@ -184,11 +201,21 @@ class Server:
             names, self._unlogged = self._unlogged, set()
             self.catalog.log_updates(sorted(names))
 
+    def _look_for_settings(self) -> None:
+        """Make up for a process that died after it had changed a setting and before it told."""
+        version = self.catalog.settings.stored_version()
+        if version != self._settings_seen:
+            self._settings_seen = version
+            self.catalog.beacon.change()
+
     def _drop_deleted(self) -> None:
         """Let go of databases that another process has deleted."""
         version = self.catalog.last_update()
         if version != self._catalog_seen:
             self._catalog_seen = version
             known = self.catalog.uuids()
+            if known != self._uuids_seen:
+                self._uuids_seen = known
+                self.catalog.beacon.change()
             for uuid in [uuid for uuid in list(self._open) if uuid not in known]:
                 self._forget(uuid)
