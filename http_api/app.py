@@ -25,7 +25,21 @@ from couchlite.errors import (
 )
 from couchlite.server import Server
 
-from . import cluster_setup, cors, databases, db_updates, errors, node, response, root, session
+from . import (
+    attachments,
+    cluster_setup,
+    cors,
+    databases,
+    db_updates,
+    documents,
+    errors,
+    local,
+    node,
+    response,
+    root,
+    session,
+    updates,
+)
 from .access import administered_database, anyone, database_admin, member, server_admin
 from .access_log import AccessLog
 from .authentication import authenticate
@@ -88,7 +102,7 @@ NODE_STATS = Route(node.reader_of_metrics, "GET", {"GET": node.stats})
 
 # /{db}
 CREATE_OR_DELETE = Route(server_admin, "", {"PUT": databases.create, "DELETE": databases.delete})
-DATABASE = Route(member, "DELETE,GET,HEAD,POST", {"GET": databases.info})
+DATABASE = Route(member, "DELETE,GET,HEAD,POST", {"GET": databases.info, "POST": updates.post})
 
 # /{db}/...: exactly these segments
 DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
@@ -116,8 +130,23 @@ DATABASE_PREFIX_ROUTES = {
 }
 
 # /{db}/{docid}, /{db}/_design/{name}, /{db}/_local/{name}, and /{docid}/{attachment}
-DOCUMENT = Route(member, "DELETE,GET,HEAD,POST,PUT,COPY", {})
-ATTACHMENT = Route(member, "DELETE,GET,HEAD,PUT", {})
+DOCUMENT = Route(
+    member,
+    "DELETE,GET,HEAD,POST,PUT,COPY",
+    {
+        "GET": documents.get,
+        "PUT": updates.put,
+        "DELETE": updates.delete,
+        "COPY": updates.copy,
+        "POST": updates.post_form,
+    },
+)
+LOCAL_DOCUMENT = Route(member, DOCUMENT.allow, DOCUMENT.methods | {"GET": local.get})
+ATTACHMENT = Route(
+    member,
+    "DELETE,GET,HEAD,PUT",
+    {"GET": attachments.get, "PUT": attachments.put, "DELETE": attachments.delete},
+)
 
 # /{db}/_design/{name}/{action}/...: any other action is an attachment's name
 DESIGN_ROUTES: dict[str, Route] = {}
@@ -241,7 +270,10 @@ def _document_route(request: Request, doc_id: str, names: list[str]) -> Route:
         raise NotFound() if request.method == "GET" else IllegalDocumentId("Document id must be valid UTF-8")
     request.doc_id = doc_id
     if not names:
-        return DOCUMENT
+        return LOCAL_DOCUMENT if doc_id[0] == "_" and local.is_local(doc_id) else DOCUMENT
+    if local.is_local(doc_id):
+        member(request)
+        raise BadRequest("_local documents do not accept attachments.")
     request.attachment_name = "/".join(names)
     if not is_text(request.attachment_name):
         member(request)

@@ -124,8 +124,8 @@ class AttachmentPart:
 
     def head(self) -> bytes:
         lines = [
-            f'Content-Disposition: attachment; filename="{_header_text(self.name)}"',
-            f"Content-Type: {_header_text(self.content_type)}",
+            f'Content-Disposition: attachment; filename="{header_text(self.name)}"',
+            f"Content-Type: {header_text(self.content_type)}",
             f"Content-Length: {self.length}",
         ]
         if self.encoding is not None:
@@ -196,7 +196,7 @@ class MixedWriter:
             return
         if self._bulk:
             head = (
-                f"\r\nX-Doc-Id: {_header_text(doc_id)}\r\nX-Rev-Id: {rev}"
+                f"\r\nX-Doc-Id: {header_text(doc_id)}\r\nX-Rev-Id: {rev}"
                 f"\r\nContent-Type: multipart/related; boundary={self._inner}\r\n\r\n"
             )
         else:
@@ -249,6 +249,6 @@ def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def _header_text(text: str) -> str:
+def header_text(text: str) -> str:
     """Text that can't end the header line it stands in."""
     return text.replace("\r", "%0D").replace("\n", "%0A")

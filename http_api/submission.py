@@ -1,0 +1,194 @@
+"""From an edit to the database: what every handler that writes documents has in common.
+
+    read_document -> Edit -> store | submit:  may it be made?  ->  stage attachments  ->  the writer
+
+What must stay true here: whether an edit may be made is decided before its attachments are received or
+staged, and when an edit fails, nothing that was staged for it is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from couchlite import document, jsontext, partitions, validation
+from couchlite.config import Config
+from couchlite.database import Database
+from couchlite.document import AttachmentEdit, Edit, Revision
+from couchlite.edits import Result
+from couchlite.errors import Conflict, CouchliteError, IllegalDocumentId, TooLarge
+from couchlite.reads import MissingRev
+from couchlite.revision import Rev
+
+from . import local
+from .request import Request
+
+STAGE_IN_LOOP_MAX_BYTES = 64 * 1024
+"""Inline attachments up to this are hashed and compressed on the spot; more are left to a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the configuration allows a document; None where there is no limit."""
+
+    document_bytes: int
+    attachment_bytes: int | None
+    id_bytes: int | None
+
+
+_latest: tuple[object, Limits] = (None, Limits(0, 0, 0))
+
+
+def limits_of(config: Config) -> Limits:
+    """The limits in force; computed only when the configuration has changed."""
+    global _latest
+    state = config.as_dict()
+    if _latest[0] is not state:
+        _latest = (
+            state,
+            Limits(
+                config.integer("couchdb", "max_document_size"),
+                config.limit("couchdb", "max_attachment_size"),
+                config.limit("couchdb", "max_document_id_length"),
+            ),
+        )
+    return _latest[1]
+
+
+def read_document(request: Request, value: Any, doc_id: str | None = None) -> Edit:
+    """Understand a document that a client sends; `doc_id` is the address it is sent to.
+
+    :raises BadRequest: (and its kinds) it is none, or its id is not allowed. :raises TooLarge:
+    """
+    limits = limits_of(request.server.config)
+    edit = document.parse(value, doc_id, max_size_bytes=limits.document_bytes)
+    check_id(request, edit.id)
+    for attachment in edit.attachments:
+        size = attachment.sent_length if attachment.data is None else len(attachment.data)
+        check_attachment_size(attachment.name, size, limits)
+    return edit
+
+
+def check_id(request: Request, doc_id: str) -> None:
+    """:raises IllegalDocumentId: the id is too long, or has no partition where one is needed."""
+    longest = limits_of(request.server.config).id_bytes
+    if longest is not None and len(doc_id.encode()) > longest:
+        raise IllegalDocumentId("Document id is too long")
+    if request.database().props.get("partitioned") and doc_id:
+        partitions.check_id(doc_id)
+
+
+def check_attachment_size(name: str, size: int | None, limits: Limits) -> None:
+    """:raises TooLarge:"""
+    if size is not None and limits.attachment_bytes is not None and size > limits.attachment_bytes:
+        raise TooLarge(name, error="attachment_too_large")
+
+
+def edit_of(revision: Revision) -> Edit:
+    """An edit on top of a stored revision that changes nothing yet."""
+    return Edit(
+        revision.id,
+        path=(revision.rev,),
+        deleted=revision.deleted,
+        fields=jsontext.loads(revision.body),
+        body=revision.body,
+        attachments=[
+            AttachmentEdit(info.name, info.content_type, revpos=info.revpos, stored=info)
+            for info in revision.attachments
+        ],
+    )
+
+
+def named_revision(request: Request, rev: Rev) -> Revision:
+    """The revision of the request's document that is to be changed.
+
+    :raises Conflict: it is not here (CouchDB then says "not_found", but with this status).
+    """
+    with request.database().snapshot() as snapshot:
+        [found] = snapshot.open_revs(snapshot.document(request.doc_id), [rev])
+    if isinstance(found, MissingRev):
+        raise Conflict("missing_rev", error="not_found")
+    return found
+
+
+async def store(
+    request: Request,
+    edit: Edit,
+    *,
+    new_edits: bool = True,
+    receive: Callable[[], Awaitable[None]] | None = None,
+) -> Rev:
+    """Make one edit; its revision. `receive` stages the attachments that are still to come; it is called when
+    it is clear that the edit may be made as things stand.
+
+    :raises CouchliteError: what refused it: Conflict, Forbidden ...
+    """
+    database = request.database()
+    if local.is_local(edit.id):
+        return await local.store(database, edit)
+    [refused] = await validation.refusals(database, [edit], request.principal, new_edits=new_edits)
+    if refused is not None:
+        raise refused
+    if receive is not None:
+        if new_edits:
+            with database.snapshot() as snapshot:
+                validation.find_parent(snapshot, edit)
+        await receive()
+    [result] = await _write(database, [edit], new_edits=new_edits)
+    if isinstance(result, CouchliteError):
+        raise result
+    return result
+
+
+async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = True) -> list[Result]:
+    """Make many edits; for each its revision, or what refused it.
+
+    :raises CouchliteError: none of them was made (an attachment stub stands for nothing).
+    """
+    database = request.database()
+    results: list[Result | None] = list(
+        await validation.refusals(database, edits, request.principal, new_edits=new_edits)
+    )
+    for at, edit in enumerate(edits):
+        if results[at] is None and local.is_local(edit.id):
+            results[at] = await local.store(database, edit)
+    places = [at for at, result in enumerate(results) if result is None]
+    written = await _write(database, [edits[at] for at in places], new_edits=new_edits)
+    for at, result in zip(places, written, strict=True):
+        results[at] = result
+    return [result for result in results if result is not None]
+
+
+async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) -> list[Result]:
+    if not edits:
+        return []
+    try:
+        await _stage(database, edits)
+        if new_edits:
+            edited = database.submit_edits(edits)
+        else:
+            grafted = database.submit_replicated(edits)
+    except BaseException:
+        for edit in edits:
+            discard(edit.attachments)
+        raise
+    # From here on the writer discards what it doesn't adopt.
+    if new_edits:
+        return await asyncio.wrap_future(edited)
+    await asyncio.wrap_future(grafted)
+    return [edit.path[0] for edit in edits]
+
+
+async def _stage(database: Database, edits: Sequence[Edit]) -> None:
+    size = sum(len(attachment.data or b"") for edit in edits for attachment in edit.attachments)
+    if size > STAGE_IN_LOOP_MAX_BYTES:
+        await asyncio.get_running_loop().run_in_executor(None, database.stage_attachments, edits)
+
+
+def discard(attachments: Iterable[AttachmentEdit]) -> None:
+    """Throw away what was staged for an edit that won't be made."""
+    for attachment in attachments:
+        if attachment.staged is not None:
+            attachment.staged.discard()
