@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import ssl
@@ -115,36 +116,43 @@ def command(
     tls = _tls(tls_cert, tls_key)
     logs.configure(log_level or "info", log_format)
     flags = _flags(bind, port, log_level)
-    with Server(data_dir, started_with=flags, config_file=config_file) as server:
-        lock = DirectoryLock(data_dir)
-        config = server.config
-        logs.configure(log_level or config.text("log", "level"), log_format)
-        made_up = provision(server, administrator)
+    with contextlib.ExitStack() as stack:
+        with Server(data_dir, started_with=flags, config_file=config_file) as server:
+            stack.callback(DirectoryLock(data_dir).release)
+            config = server.config
+            host = bind or config.text("chttpd", "bind_address")
+            wanted = config.integer("chttpd", "port") if port is None else port
+            try:
+                port = stack.enter_context(serving.reserved(host, wanted))
+            except OSError as error:
+                raise Failure(_address_error(f"{host}:{wanted}", error)) from error
+            logs.set_level(config.text("log", "level"))
+            made_up = provision(server, administrator)
+            started_with = _with_directories(flags, server)
+        if made_up is not None:
+            click.echo(f"Administrator {made_up.name!r} was made, with the password {made_up.password}")
+            click.echo("It is stored nowhere and won't be shown again.")
         options = Serving(
             data_directory=data_dir,
-            host=bind or config.text("chttpd", "bind_address"),
-            port=config.integer("chttpd", "port") if port is None else port,
-            started_with=_with_directories(flags, server),
+            host=host,
+            port=port,
+            started_with=started_with,
             config_file=config_file,
             tls=tls,
             access_log=log_format if access_log else None,
             administrator=administrator,
             grace_s=grace_s,
         )
-    if made_up is not None:
-        click.echo(f"Administrator {made_up.name!r} was made, with the password {made_up.password}")
-        click.echo("It is stored nowhere and won't be shown again.")
-    _run(options, count or len(os.sched_getaffinity(0)))
-    lock.release()
+        _run(options, count or len(os.sched_getaffinity(0)))
 
 
 def _run(options: Serving, count: int) -> None:
-    def ready(port: int) -> None:
+    def ready() -> None:
         scheme = "http" if options.tls is None else "https"
         host = f"[{options.host}]" if ":" in options.host else options.host
         processes = "1 process" if count == 1 else f"{count} worker processes"
         click.echo(
-            f"couchlite {VERSION} serves {options.data_directory} at {scheme}://{host}:{port}/ "
+            f"couchlite {VERSION} serves {options.data_directory} at {scheme}://{host}:{options.port}/ "
             f"with {processes}"
         )
 
@@ -157,11 +165,10 @@ def _run(options: Serving, count: int) -> None:
     except WorkerFailed as error:
         raise Failure("a worker process could not start; see the line above") from error
     except OSError as error:
-        raise Failure(_address_error(options, error)) from error
+        raise Failure(_address_error(f"{options.host}:{options.port}", error)) from error
 
 
-def _address_error(options: Serving, error: OSError) -> str:
-    address = f"{options.host}:{options.port}"
+def _address_error(address: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{address} is in use by another program; choose another with --port"
     return f"can't listen on {address}: {error.strerror or error}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import time
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -31,6 +32,10 @@ LINGER_S = 30.0
 # Idle connections are kept longer than usual reverse proxies keep theirs.
 KEEPALIVE_S = 3_630.0
 
+# How often a server that stops looks whether requests have finished, and what a cut one gets to notice it.
+BUSY_CHECK_S = 0.02
+CUT_S = 0.5
+
 logger = logging.getLogger(__name__)
 
 
@@ -43,6 +48,11 @@ class Connection(RequestHandler):
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._latest_body: StreamReader = EMPTY_PAYLOAD
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being answered, or was read and waits for it."""
+        return self._request_in_progress or bool(self._messages)
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the parser; a request line's bytes beyond ASCII are escaped on the way.
@@ -130,12 +140,27 @@ class Listener:
         return port
 
     async def close(self, grace_s: float = 10.0) -> None:
-        """Stop accepting, let feeds end and requests finish for `grace_s`, then cut what is left."""
+        """Stop accepting, let feeds end and requests finish for `grace_s`, then cut what is left.
+
+        aiohttp's own way to end would no longer read the bodies of requests that are under way.
+        """
         self._listening.close()
         self._app.stopping.set()
-        self._web_server.pre_shutdown()
-        await self._web_server.shutdown(grace_s)
+        deadline = time.monotonic() + grace_s
+        while self._close_idle() and time.monotonic() < deadline:
+            await asyncio.sleep(BUSY_CHECK_S)
+        await self._web_server.shutdown(CUT_S)
         await self._listening.wait_closed()
+
+    def _close_idle(self) -> bool:
+        """Close the connections that have no request; whether there are others."""
+        busy = False
+        for connection in self._web_server.connections:
+            if isinstance(connection, Connection) and connection.is_busy:
+                busy = True
+            else:
+                connection.close()
+        return busy
 
 
 async def listen(

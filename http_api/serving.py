@@ -11,9 +11,10 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,6 +49,7 @@ class Serving:
     data_directory: Path
     host: str
     port: int
+    """`reserved` while anything runs."""
     started_with: Sections
     config_file: Path | None = None
     tls: ssl.SSLContext | None = None
@@ -67,31 +69,50 @@ class Shared:
     metrics: Metrics
 
 
-def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable[[int], None]) -> None:
+@contextlib.contextmanager
+def reserved(host: str, port: int) -> Iterator[int]:
+    """Hold an address so that only those of our user who ask to share it may listen on it; the port.
+
+    :raises OSError: somebody listens there, or it is no address of this machine.
+    """
+    with contextlib.ExitStack() as stack:
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            held = stack.enter_context(socket.socket(family, kind, protocol))
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            held.bind((address[0], port, *address[2:]))
+            port = held.getsockname()[1]
+            # Only now: asked for earlier, another server that shares its port would not be noticed.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        yield port
+
+
+def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable[[], None]) -> None:
     """Serve in this process until SIGTERM, or SIGINT if it is alone.
 
     :param worker: its number among several that share the port; None when it is alone.
-    :param ready: called with the port once requests are answered.
+    :param ready: called once requests are answered.
     :raises OSError: the address can't be used. :raises DataDirectoryError: the data directory can't.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(serving, shared, worker, ready))
 
 
-async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Callable[[int], None]) -> None:
+async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Callable[[], None]) -> None:
     told_to_stop = _handle_signals(alone=worker is None)
     server = Server(
         serving.data_directory, started_with=serving.started_with, config_file=serving.config_file
     )
     accounts = open_accounts(server, shared.failures)
+    access_log = AccessLog(serving.access_log) if serving.access_log else None
+    shared.metrics.be(worker or 0)
     try:
-        shared.metrics.be(worker or 0)
-        access_log = AccessLog(serving.access_log) if serving.access_log else None
         app = App(server, accounts, metrics=shared.metrics, access_log=access_log)
-        listener = await listen(
-            app, serving.host, serving.port, tls=serving.tls, reuse_port=worker is not None
-        )
-        ready(listener.port)
+        listener = await listen(app, serving.host, serving.port, tls=serving.tls, reuse_port=True)
+        ready()
         housekeeping = asyncio.create_task(_keep_house(server, accounts, shared.metrics))
         if serving.administrator is not None and not worker:
             await _compare(serving.administrator, accounts)
@@ -103,6 +124,8 @@ async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Ca
     finally:
         accounts.close()
         server.close()
+        if access_log is not None:
+            access_log.flush()
 
 
 async def _keep_house(server: Server, accounts: Accounts, metrics: Metrics) -> None:

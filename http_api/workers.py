@@ -3,7 +3,7 @@
 What must stay true here:
 - The supervisor has one thread and no data directory open when it forks: neither a lock nor an LMDB
   environment survives a fork.
-- It reserves the address without listening: a worker that dies takes down the connections it had, the port
+- The address is reserved by one who does not listen: a dying worker takes down its own connections, the port
   stays ours, the others go on.
 - A worker that dies is replaced, at once if it had lived a while, ever more slowly if it keeps dying. One
   that can't even start when the server starts ends the server: that is a mistake to be told, not to be
@@ -24,7 +24,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from couchlite.errors import CouchliteError
 
@@ -59,10 +59,10 @@ class _Worker:
 class Supervisor:
     """Runs `count` workers.
 
-    :param ready: called with the port once every worker answers requests.
+    :param ready: called once every worker answers requests.
     """
 
-    def __init__(self, options: Serving, count: int, shared: Shared, ready: Callable[[int], None]) -> None:
+    def __init__(self, options: Serving, count: int, shared: Shared, ready: Callable[[], None]) -> None:
         self._options = options
         self._shared = shared
         self._ready = ready
@@ -75,11 +75,9 @@ class Supervisor:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; a second one kills the workers.
 
-        :raises OSError: the address can't be used. :raises WorkerFailed: a worker did not start.
+        :raises WorkerFailed: a worker did not start.
         """
-        address = reserved(self._options.host, self._options.port)
-        with address as port, _wakeups() as signals, selectors.DefaultSelector() as selector:
-            self._options = replace(self._options, port=port)
+        with _wakeups() as signals, selectors.DefaultSelector() as selector:
             selector.register(signals, selectors.EVENT_READ, lambda: self._hear_signals(signals))
             selector.register(self._heard, selectors.EVENT_READ, self._hear_workers)
             gc.collect()
@@ -121,7 +119,7 @@ class Supervisor:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's SIGINT is the supervisor's business
             _die_with(supervisor)
 
-            def announce(_port: int) -> None:
+            def announce() -> None:
                 os.write(self._announce, bytes([number]))
 
             serving.run(self._options, self._shared, number, ready=announce)
@@ -189,28 +187,7 @@ class Supervisor:
             return
         self._not_ready.difference_update(os.read(self._heard, WORKERS_MAX))
         if not self._not_ready:
-            self._ready(self._options.port)
-
-
-@contextlib.contextmanager
-def reserved(host: str, port: int) -> Iterator[int]:
-    """Hold an address so that only those of our user who ask to share it may listen on it; the port.
-
-    :raises OSError: somebody listens there, or it is no address of this machine.
-    """
-    with contextlib.ExitStack() as stack:
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            held = stack.enter_context(socket.socket(family, kind, protocol))
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            held.bind((address[0], port, *address[2:]))
-            port = held.getsockname()[1]
-            # Only now: asked for earlier, another server that shares its port would not be noticed.
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        yield port
+            self._ready()
 
 
 @contextlib.contextmanager
