@@ -71,7 +71,8 @@ class Database:
         """Ends the update sequences of this database, and of no other."""
         self.path = path
         self._run_path = path.parent.parent / "run"
-        self.deleted = False
+        self.gone = False
+        """Deleted, or its server was closed."""
         self._compaction = CompactionLock(path)
         self.feed = feed = Feed()
         self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
@@ -140,7 +141,7 @@ class Database:
     ) -> AsyncIterator[list[ChangeRow]]:
         """Pages of changes after `since`, for ever; an empty page whenever `heartbeat_s` went by without one.
         Ends when the database is deleted."""
-        while not self.deleted:
+        while not self.gone:
             with self.snapshot() as snapshot:
                 rows = snapshot.changes(since, limit=limit)
             if rows:
@@ -279,8 +280,8 @@ class Database:
 
     # life
 
-    def mark_deleted(self) -> None:
-        self.deleted = True
+    def mark_gone(self) -> None:
+        self.gone = True
         self.feed.wake_all()
 
     def look_for_news(self) -> None:

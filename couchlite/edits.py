@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from . import compression, keys, records
 from .blobs import BlobStore
@@ -178,11 +179,11 @@ def _append_to_tree(
     path: tuple[Rev, ...],
 ) -> Rev:
     tree = records.decode_tree(record)
-    if tree.merge(path, _unwritten(prepared.edit)) != "new_leaf":
+    if tree.merge(path, _Unwritten(prepared)) != "new_leaf":
         raise Conflict()
-    leaf = next(node for node in tree.leaves() if _is_unwritten(node))
-    leaf.info, _size = _store_body(txn, context, prepared, path[0])
     _stem(txn, tree)
+    leaf = next(node for node in tree.leaves() if isinstance(node.info, _Unwritten))
+    leaf.info, _size = _store_body(txn, context, prepared, path[0])
     put_tree(txn, prepared.edit.id.encode(), head, tree)
     return path[0]
 
@@ -228,6 +229,8 @@ def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared])
 
 
 def _graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepared]) -> None:
+    """Merge the paths of one document's edits, then store every revision that the tree has taken up: inner
+    ones too, whose bodies were not known before."""
     key = keys.find(txn.kv, Space.DOCS, id_bytes)
     record = None if key is None else txn.kv.get(Space.DOCS, key)
     if record is None and len(group) == 1 and len(group[0].edit.path) == 1:
@@ -236,20 +239,15 @@ def _graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepare
     head = None if record is None else records.decode_head(record)
     tree = RevTree.empty() if record is None else records.decode_tree(record)
     for prepared in group:
-        tree.merge(prepared.edit.path, _unwritten(prepared.edit))
-    written = False
-    for prepared in group:
-        rev = prepared.edit.path[0]
-        node = tree.find(rev)
-        # It may also be an inner one that was known by name only, or one whose path has joined another tree.
-        if node is None or not _is_unwritten(node):
-            continue
-        _resolve_stubs_from_path(txn, prepared.edit, node)
-        node.info, _size = _store_body(txn, context, prepared, rev)
-        written = True
-    _forget_unwritten(tree)
-    if written or (record is not None and tree.to_runs() != records.decode_tree(record).to_runs()):
-        _stem(txn, tree)
+        tree.merge(prepared.edit.path, _Unwritten(prepared))
+    _stem(txn, tree)
+    unwritten = [node for node in tree.nodes() if isinstance(node.info, _Unwritten)]
+    for node in unwritten:
+        taken: Prepared = node.info.prepared
+        _resolve_stubs_from_path(txn, taken.edit, node)
+        info, _size = _store_body(txn, context, taken, node.rev)
+        node.info = info if node.is_leaf else RevInfo(info.body, info.deleted, 0)
+    if unwritten or record is None or tree.to_runs() != records.decode_tree(record).to_runs():
         put_tree(txn, id_bytes, head, tree)
 
 
@@ -272,20 +270,18 @@ def _resolve_stubs_from_path(txn: WriteTxn, edit: Edit, node: Node) -> None:
     _resolve_stubs(txn, edit, 0 if ancestor is None else ancestor.info.body)
 
 
-def _forget_unwritten(tree: RevTree) -> None:
-    """Revisions of this request that became inner ones: named by their descendants, never stored."""
-    for node in tree.nodes():
-        if _is_unwritten(node):
-            node.info = None
-
-
-def _unwritten(edit: Edit) -> RevInfo:
+class _Unwritten(NamedTuple):
     """Stands in a tree for a revision whose body is not stored yet."""
-    return RevInfo(0, edit.deleted, -1)
 
+    prepared: Prepared
 
-def _is_unwritten(node: Node) -> bool:
-    return node.info is not None and bool(node.info.size < 0)
+    @property
+    def deleted(self) -> bool:
+        return self.prepared.edit.deleted
+
+    @property
+    def body(self) -> int:
+        return 0
 
 
 # --- what both share

@@ -111,8 +111,8 @@ class Server:
         """Commit what is queued and close everything; no database may be used any more."""
         self._doorbell.close()
         for database in list(self._open.values()):
-            database.writer.close()
-            database.feed.wake_all()
+            database.mark_gone()
+            self._close_files(database.uuid, database.writer, database.engine)
         self._log_updates()
         self._recent.clear()
         self.catalog.close()
@@ -164,7 +164,7 @@ class Server:
         database = self._open.pop(uuid, None)
         self._recent.pop(uuid, None)
         if database is not None:
-            database.mark_deleted()
+            database.mark_gone()
 
     # news
 
