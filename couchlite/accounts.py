@@ -6,7 +6,7 @@ What must stay true here:
   connections that arrive together with one password cost one hash.
 - A password that was verified is remembered by a keyed hash together with the stored hash it matched.
   Whatever changes the stored hash (a new password, another administrator line) thereby ends the memory;
-  nothing needs telling.
+  nothing needs telling. What `recall` gives without that look holds until the beacon changes.
 - The clear password is neither kept nor logged.
 """
 
@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import cookies, passwords, totp
+from .beacon import Beacon
 from .config import Config
 from .errors import Forbidden, Unauthorized
 from .lockout import Failures
@@ -39,6 +40,10 @@ COUNTS = ("auth_cache_hits", "auth_cache_misses", "password_hashing_fast", "pass
 CONFLICTED = (
     "User document conflicts must be resolved before the document is used for authentication purposes."
 )
+
+RECENT_S = 60.0
+"""How long a verified header is recalled without a look at the account."""
+RECENT_MAX = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +89,7 @@ class Accounts:
     :param failures: shared by the processes of the server.
     :param outdated: called (in any thread) with the name and password of a user whose stored hash is of an
         older kind than the configuration asks for, after they were verified.
+    :param beacon: changes with the configuration and the users; without it nothing is recalled.
     """
 
     def __init__(
@@ -93,11 +99,14 @@ class Accounts:
         *,
         failures: Failures | None = None,
         outdated: Callable[[str, str], None] | None = None,
+        beacon: Beacon | None = None,
     ) -> None:
         self._config = config
         self._find_user = find_user
         self._failures = failures or Failures()
         self._outdated = outdated
+        self._beacon = beacon
+        self._recent: tuple[int, dict[bytes, tuple[Principal, float]]] = (-1, {})
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
         self._verifying: dict[tuple[PasswordHash, bytes], asyncio.Future[bool]] = {}
         self._secret = secrets.token_bytes(32)
@@ -181,6 +190,35 @@ class Accounts:
         # The salt is new with every password, which ends the sessions begun with the old one.
         return (self._config.text("chttpd_auth", "secret") + account.salt).encode()
 
+    # Recall: most requests come with the same few headers, and only a change makes another look necessary
+
+    def recall(self, credentials: str, address: str) -> Principal | None:
+        """Whose `credentials` (an Authorization header from `address`) are, if they were verified a moment
+        ago and neither the configuration nor any user nor a count of failures has changed since."""
+        number, recent = self._recent
+        if self._beacon is None or number != self._beacon.number():
+            return None
+        found = recent.get(self._digest(credentials, address))
+        return found[0] if found is not None and time.monotonic() < found[1] else None
+
+    def moment(self) -> int:
+        """To be taken before credentials are verified that are noted afterwards."""
+        return -1 if self._beacon is None else self._beacon.number()
+
+    def note(self, credentials: str, address: str, principal: Principal, moment: int) -> None:
+        """Keep for `recall` that `credentials` were found to be those of `principal`."""
+        if self._beacon is None or not self._config.boolean("couch_passwords_cache", "enable"):
+            return
+        number, recent = self._recent
+        if number != moment or len(recent) >= RECENT_MAX:
+            recent = {}
+            self._recent = moment, recent
+        recent[self._digest(credentials, address)] = principal, time.monotonic() + RECENT_S
+
+    def _digest(self, credentials: str, address: str) -> bytes:
+        text = f"{address} {credentials}".encode("utf-8", "surrogatepass")
+        return hashlib.blake2b(text, key=self._secret, digest_size=16).digest()
+
     # Verification
 
     async def _verify(self, account: Account, password: str, address: str) -> None:
@@ -195,6 +233,8 @@ class Accounts:
         if not await self._matches(account, password):
             if mode in ("warn", "enforce"):
                 self._failures.add(*who)
+                if self._beacon is not None:
+                    self._beacon.change()  # the right password may now be refused as well
             logger.warning("user %r from %s: authentication failed", account.name, address or "?")
             raise Unauthorized(WRONG)
 

@@ -64,4 +64,6 @@ class UserStore:
 def open_accounts(server: Server, failures: Failures | None = None) -> Accounts:
     """The accounts of a server, on its `_users` database."""
     store = UserStore(server)
-    return Accounts(server.config, store.find, failures=failures, outdated=store.rehash)
+    return Accounts(
+        server.config, store.find, failures=failures, outdated=store.rehash, beacon=server.catalog.beacon
+    )

@@ -61,6 +61,14 @@ def _by_cookie(request: Request, header: str) -> None:
 
 async def _by_password(request: Request, header: str) -> None:
     """A header that holds no name and password counts as no header at all."""
+    accounts = request.app.accounts
+    address = request.raw.remote or ""
+    recalled = accounts.recall(header, address)
+    if recalled is not None:
+        request.principal = recalled
+        request.authenticated_by = "default"
+        return
+    moment = accounts.moment()
     scheme, _, encoded = header.partition(" ")
     if scheme != "Basic":
         return
@@ -74,9 +82,9 @@ async def _by_password(request: Request, header: str) -> None:
         name, colon, password = credentials.decode("latin-1").partition(":")
     if not colon or (name, password) == ("_", "_"):  # the pair by which a browser logs out
         return
-    address = request.raw.remote or ""
-    request.principal = await request.app.accounts.authenticate_basic(name, password, address)
+    request.principal = await accounts.authenticate_basic(name, password, address)
     request.authenticated_by = "default"
+    accounts.note(header, address, request.principal, moment)
 
 
 def _require_valid_user(request: Request) -> None:
