@@ -1,17 +1,77 @@
 """The documents of a database in the order of their ids: what `_all_docs` and its kin list.
 
-Pages, not cursors: a page is one short snapshot, and the next one starts behind the last id, so that a slow
-client never holds a read transaction open.
+Pages, not cursors: a page is one short snapshot, and the next one starts where it says, so that a slow client
+never holds a read transaction open.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import NamedTuple
 
-from . import keys, records
+from . import keys, ranks, records
 from .engine import Reader, Space
+from .records import SeqColumns
 
 PAGE_ROWS = 1000
+"""So many records are read for a page, those of deleted documents included."""
+
+
+class DocPage(NamedTuple):
+    """Some documents that are not deleted, column by column."""
+
+    ids: list[bytes]
+    records: list[bytes]
+    resume: bytes | None
+    """The id that the next page starts at, or when reversed stops before; None when this is the last one."""
+
+    def revs(self) -> list[bytes]:
+        """The winners' revisions as text."""
+        return records.revs_of(self.records)
+
+    def columns(self) -> SeqColumns:
+        """The documents as a page of changes shows them."""
+        return records.decode_doc_rows(self.ids, self.records)
+
+
+def page(
+    reader: Reader,
+    start: bytes = b"",
+    stop: bytes | None = None,
+    *,
+    reverse: bool = False,
+    limit: int = PAGE_ROWS,
+) -> DocPage:
+    """Up to `limit` documents with `start <= id < stop`."""
+    pairs = reader.scan(Space.DOCS, _bound(reader, start), _stop(reader, stop), reverse=reverse)
+    found: list[tuple[bytes, bytes]] = []
+    read = 0
+    last = None
+    while len(found) < limit and read < PAGE_ROWS:
+        chunk = list(islice(pairs, min(limit - len(found), PAGE_ROWS - read)))
+        if not chunk:
+            last = None
+            break
+        last = chunk[-1][0]
+        read += len(chunk)
+        found += [pair for pair in chunk if not pair[1][0] & records.DELETED]
+    ids = [key for key, _record in found]
+    if ids and max(map(len, ids)) > keys.PLAIN_KEY_MAX_BYTES:
+        ids = [keys.id_of(reader, Space.DOCS, key) for key in ids]
+    if last is not None:
+        last = keys.id_of(reader, Space.DOCS, last) + (b"" if reverse else b"\0")
+    return DocPage(ids, [record for _key, record in found], last)
+
+
+def rank(reader: Reader, doc_id: bytes) -> int:
+    """How many documents that are not deleted have an id less than `doc_id`."""
+    return ranks.rank(reader, _bound(reader, doc_id))
+
+
+def find_rank(reader: Reader, number: int) -> bytes | None:
+    """The id of the document that `number` others come before; None when there are not so many."""
+    key = ranks.find(reader, number)
+    return None if key is None else keys.id_of(reader, Space.DOCS, key)
 
 
 class DocRow(NamedTuple):
@@ -24,40 +84,6 @@ class DocRow(NamedTuple):
     rev: bytes
 
 
-def doc_page(
-    reader: Reader,
-    start: bytes = b"",
-    stop: bytes | None = None,
-    *,
-    reverse: bool = False,
-    limit: int = PAGE_ROWS,
-) -> list[DocRow]:
-    """Up to `limit` documents that are not deleted, with `start <= id < stop`. The next page starts at
-    `rows[-1].id + b"\\0"`, or when reversed stops at `rows[-1].id`."""
-    rows: list[DocRow] = []
-    if limit <= 0:
-        return rows
-    unpack, head_size, deleted = records.unpack_head, records.HEAD_SIZE, records.DELETED
-    first = keys.bound(reader, Space.DOCS, start) if start else b""
-    last = None if stop is None else keys.bound(reader, Space.DOCS, stop)
-    for key, record in reader.scan(Space.DOCS, first, last, reverse=reverse):
-        flags, seq, body, _size, rev_length = unpack(record)
-        if flags & deleted:
-            continue
-        doc_id = key if len(key) <= keys.PLAIN_KEY_MAX_BYTES else keys.id_of(reader, Space.DOCS, key)
-        rows.append(DocRow(doc_id, flags, seq, body, record[head_size : head_size + rev_length]))
-        if len(rows) == limit:
-            break
-    return rows
-
-
-def count(reader: Reader, start: bytes = b"", stop: bytes | None = None) -> int:
-    """How many documents that are not deleted have `start <= id < stop`."""
-    first = keys.bound(reader, Space.DOCS, start) if start else b""
-    last = None if stop is None else keys.bound(reader, Space.DOCS, stop)
-    return sum(not record[0] & records.DELETED for _key, record in reader.scan(Space.DOCS, first, last))
-
-
 def find(reader: Reader, doc_id: str) -> DocRow | None:
     """The row of one document, deleted or not; None when no revision of it was ever seen."""
     id_bytes = doc_id.encode()
@@ -67,3 +93,11 @@ def find(reader: Reader, doc_id: str) -> DocRow | None:
         return None
     head = records.decode_head(record)
     return DocRow(id_bytes, head.flags, head.seq, head.body, head.rev)
+
+
+def _bound(reader: Reader, doc_id: bytes) -> bytes:
+    return keys.bound(reader, Space.DOCS, doc_id) if doc_id else b""
+
+
+def _stop(reader: Reader, doc_id: bytes | None) -> bytes | None:
+    return None if doc_id is None else _bound(reader, doc_id)

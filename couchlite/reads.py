@@ -28,6 +28,14 @@ def record(reader: Reader, doc_id: str) -> bytes | None:
     return reader.get(Space.DOCS, key) if key else None
 
 
+def records_of(reader: Reader, ids: Sequence[bytes]) -> list[bytes | None]:
+    """The records of several documents."""
+    if ids and max(map(len, ids)) <= keys.PLAIN_KEY_MAX_BYTES and all(ids):
+        return reader.get_many(Space.DOCS, ids)
+    found = [keys.find(reader, Space.DOCS, doc_id) for doc_id in ids]
+    return [reader.get(Space.DOCS, key) if key else None for key in found]
+
+
 def winner(reader: Reader, codec: BodyCodec, doc_id: str) -> Revision:
     """The winning revision.
 

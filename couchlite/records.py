@@ -150,7 +150,12 @@ def decode_head(record: bytes) -> DocHead:
 
 
 unpack_head = _HEAD.unpack_from
-"""For scans: (flags, seq, body, size, length of the revision text that follows the head)."""
+"""(flags, seq, body, size, length of the revision text that follows the head)."""
+
+
+def revs_of(rows: Sequence[bytes]) -> list[bytes]:
+    """The winners' revisions of document records."""
+    return [row[HEAD_SIZE : HEAD_SIZE + row[HEAD_SIZE - 1]] for row in rows]
 
 
 def tree_bytes(record: bytes) -> bytes:
@@ -286,6 +291,18 @@ def decode_seq_rows(pairs: Sequence[tuple[bytes, bytes]]) -> SeqColumns:
         struct.unpack(numbers, b"".join([row[1:9] for row in rows])),
         [row[_ROW_SIZE : _ROW_SIZE + row[9]] for row in rows],
         [row[_ROW_SIZE + row[9] :] for row in rows],
+    )
+
+
+def decode_doc_rows(ids: list[bytes], rows: Sequence[bytes]) -> SeqColumns:
+    """Document records as the sequence index shows them."""
+    numbers = f">{len(rows)}Q"
+    return SeqColumns(
+        struct.unpack(numbers, b"".join([row[1:9] for row in rows])),
+        bytes([row[0] for row in rows]),
+        struct.unpack(numbers, b"".join([row[9:17] for row in rows])),
+        revs_of(rows),
+        ids,
     )
 
 

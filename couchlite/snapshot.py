@@ -13,7 +13,7 @@ from .compression import BodyCodec
 from .document import Revision
 from .engine import Reader, Space
 from .errors import NotFound
-from .listing import DocRow
+from .listing import DocPage, DocRow
 from .local_docs import LocalDoc
 from .reads import Document, MissingRev, RevsDiff
 from .records import AttachmentInfo, State
@@ -81,15 +81,24 @@ class Snapshot:
         *,
         reverse: bool = False,
         limit: int = listing.PAGE_ROWS,
-    ) -> list[DocRow]:
-        """A page of documents by id; see listing.doc_page."""
-        return listing.doc_page(self.reader, start, stop, reverse=reverse, limit=limit)
+    ) -> DocPage:
+        """A page of documents by id; see listing.page."""
+        return listing.page(self.reader, start, stop, reverse=reverse, limit=limit)
 
     def doc_row(self, doc_id: str) -> DocRow | None:
         return listing.find(self.reader, doc_id)
 
-    def count_docs(self, start: bytes = b"", stop: bytes | None = None) -> int:
-        return listing.count(self.reader, start, stop)
+    def doc_records(self, ids: Sequence[bytes]) -> list[bytes | None]:
+        """The records of documents, deleted or not; None for each of which no revision was ever seen."""
+        return reads.records_of(self.reader, ids)
+
+    def count_docs_before(self, doc_id: bytes) -> int:
+        """How many documents that are not deleted have smaller ids."""
+        return listing.rank(self.reader, doc_id)
+
+    def doc_after(self, count: int) -> bytes | None:
+        """The id of the document that comes after `count` others; None when there are not so many."""
+        return listing.find_rank(self.reader, count)
 
     def changes(
         self,
