@@ -73,7 +73,7 @@ def validate(
     principal: Principal,
 ) -> None:
     """:raises Forbidden: `new` may not follow `old` (None: there was no such document, or it was deleted)."""
-    if doc_id.startswith("_design/"):
+    if doc_id.startswith(("_design/", "_local/")):
         return
     if deleted:
         if principal.is_admin or (old is not None and principal.name == old.get("name")):

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .database import Database
-from .document import Edit
+from .document import Edit, Revision
 from .errors import Conflict, CouchliteError
 from .revtree import Node
-from .security import Principal
+from .security import Principal, check_admin
 from .snapshot import Snapshot
 
 
@@ -36,8 +36,36 @@ def find_parent(snapshot: Snapshot, edit: Edit) -> Node | None:
     return None
 
 
-async def refusals(
-    database: Database, edits: Sequence[Edit], principal: Principal, *, new_edits: bool
+def design_refusals(
+    database: Database, edits: Sequence[Edit], principal: Principal
 ) -> list[CouchliteError | None]:
-    """For each edit what refuses it, if anything does."""
-    return [None] * len(edits)
+    """For each edit what refuses it, if anything does: only admins change design documents."""
+    refusals: list[CouchliteError | None] = [None] * len(edits)
+    if principal.is_admin:
+        return refusals
+    for at, edit in enumerate(edits):
+        if edit.id.startswith("_design/"):
+            try:
+                check_admin(database.security, principal)
+            except CouchliteError as error:
+                refusals[at] = error
+    return refusals
+
+
+def replaced(snapshot: Snapshot, edit: Edit, *, new_edits: bool) -> Revision | None:
+    """The revision that an edit follows, if that isn't a deletion; for a replicated edit the nearest of its
+    ancestors that is still here.
+
+    :raises Conflict: as `find_parent`.
+    """
+    found = snapshot.document(edit.id)
+    if found is None:
+        node = find_parent(snapshot, edit) if new_edits else None
+    elif new_edits:
+        node = find_parent(snapshot, edit)
+    else:
+        ancestors = (found.tree.find(rev) for rev in edit.path[1:])
+        node = next((node for node in ancestors if node is not None and node.info and node.info.body), None)
+    if found is None or node is None or node.info is None or node.info.deleted:
+        return None
+    return snapshot.revision(found, node)

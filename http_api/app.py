@@ -216,7 +216,7 @@ def find_route(request: Request) -> Route:
             return route
         if first == "_node":
             return _node_route(request)
-        if first not in ("_users", "_replicator"):
+        if first not in ("_users", "_replicator") or segments[1:2] in (["_all_docs"], ["_changes"]):
             server_admin(request)  # whether an address exists is not told to others
     if len(segments) == 1:
         return CREATE_OR_DELETE if request.method in CREATE_OR_DELETE.methods else DATABASE

@@ -22,7 +22,7 @@ from couchlite.errors import Conflict, CouchliteError, IllegalDocumentId, TooLar
 from couchlite.reads import MissingRev
 from couchlite.revision import Rev
 
-from . import local
+from . import local, user_documents
 from .request import Request
 
 STAGE_IN_LOOP_MAX_BYTES = 64 * 1024
@@ -128,7 +128,7 @@ async def store(
     database = request.database()
     if local.is_local(edit.id):
         return await local.store(database, edit)
-    [refused] = await validation.refusals(database, [edit], request.principal, new_edits=new_edits)
+    [refused] = await _refusals(request, [edit], new_edits=new_edits)
     if refused is not None:
         raise refused
     if receive is not None:
@@ -148,9 +148,7 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     :raises CouchliteError: none of them was made (an attachment stub stands for nothing).
     """
     database = request.database()
-    results: list[Result | None] = list(
-        await validation.refusals(database, edits, request.principal, new_edits=new_edits)
-    )
+    results: list[Result | None] = list(await _refusals(request, edits, new_edits=new_edits))
     for at, edit in enumerate(edits):
         if results[at] is None and local.is_local(edit.id):
             results[at] = await local.store(database, edit)
@@ -159,6 +157,15 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     for at, result in zip(places, written, strict=True):
         results[at] = result
     return [result for result in results if result is not None]
+
+
+async def _refusals(
+    request: Request, edits: Sequence[Edit], *, new_edits: bool
+) -> list[CouchliteError | None]:
+    """For each edit what refuses it before the writer is asked, if anything does."""
+    by_users = await user_documents.refusals(request, edits, new_edits=new_edits)
+    by_design = validation.design_refusals(request.database(), edits, request.principal)
+    return [first or second for first, second in zip(by_design, by_users, strict=True)]
 
 
 async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) -> list[Result]:
