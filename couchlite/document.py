@@ -255,7 +255,7 @@ def render(
     `attachment` says how each attachment is shown.
     """
     body = revision.body
-    head = b'{"_id":%b,"_rev":"%b"' % (jsontext.dumps(revision.id), str(revision.rev).encode())
+    head = b'{"_id":%b,"_rev":%b' % (jsontext.dumps(revision.id), jsontext.dumps(revision.rev.text))
     if body != b"{}":
         head += b"," + body[1:-1]
     if revision.deleted:

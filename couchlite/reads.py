@@ -9,8 +9,10 @@ from typing import NamedTuple
 from . import keys, records
 from .compression import BodyCodec
 from .document import Revision
+from .document import render as document_text
 from .engine import Reader, Space
 from .errors import InternalError, NotFound
+from .jsontext import dumps
 from .records import DocHead, RevInfo
 from .revision import Rev
 from .revtree import Node, RevTree
@@ -48,6 +50,28 @@ def winner(reader: Reader, codec: BodyCodec, doc_id: str) -> Revision:
     if head.flags & records.DELETED:
         raise NotFound("deleted")
     return load(reader, codec, doc_id, head, Rev.parse(head.rev.decode()), head.body, False)
+
+
+def winner_text(reader: Reader, codec: BodyCodec, doc_id: str) -> tuple[str, bytes]:
+    """The winning revision's id and JSON text: `winner` and document.render in one, in half the time.
+
+    :raises NotFound: as `winner`.
+    """
+    found = record(reader, doc_id)
+    if found is None:
+        raise NotFound("missing")
+    flags, _seq, number, _size, rev_length = records.unpack_head(found)
+    if flags & records.DELETED:
+        raise NotFound("deleted")
+    frame = reader.get(Space.BODIES, records.u64(number))
+    rev = found[records.HEAD_SIZE : records.HEAD_SIZE + rev_length]
+    if frame is None or records.has_attachments(frame) or not rev.replace(b"-", b"0").isalnum():
+        revision = winner(reader, codec, doc_id)
+        return revision.rev.text, document_text(revision)
+    body = codec.decode(frame[0], frame[1:])
+    if body == b"{}":
+        return rev.decode(), b'{"_id":%b,"_rev":"%b"}' % (dumps(doc_id), rev)
+    return rev.decode(), b'{"_id":%b,"_rev":"%b",%b' % (dumps(doc_id), rev, body[1:])
 
 
 def load(

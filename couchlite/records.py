@@ -238,7 +238,15 @@ def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> tupl
     flags = chain.flags + bytes((_KNOWN | (_INFO_DELETED if info.deleted else 0),))
     cut = max(0, len(flags) - limit)
     dropped = [number for (number,) in _U64.iter_unpack(bodies[: cut * 8]) if number]
-    row = [-1, 0, chain.first_generation + cut, digests[cut * 16 :], bodies[cut * 8 :], flags[cut:], info.size]
+    row = [
+        -1,
+        0,
+        chain.first_generation + cut,
+        digests[cut * 16 :],
+        bodies[cut * 8 :],
+        flags[cut:],
+        info.size,
+    ]
     return cbor2.dumps([row]), dropped
 
 
@@ -331,6 +339,10 @@ def encode_body(codec: int, data: bytes, attachments: tuple[AttachmentInfo, ...]
         return bytes((codec,)) + data
     listed = cbor2.dumps(attachments)
     return bytes((codec | _HAS_ATTACHMENTS,)) + len(listed).to_bytes(4, "big") + listed + data
+
+
+def has_attachments(frame: bytes) -> bool:
+    return frame[0] >= _HAS_ATTACHMENTS
 
 
 def decode_body(frame: bytes) -> tuple[int, bytes, tuple[AttachmentInfo, ...]]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 from multidict import istr
@@ -121,12 +122,16 @@ async def get(request: Request) -> web.StreamResponse:
 
 
 def _get_plain(request: Request) -> web.StreamResponse:
-    with request.database().snapshot() as snapshot:
-        revision = snapshot.winner(request.doc_id)
-    etag = f'"{revision.rev.text}"'
+    rev, text = request.database().text(request.doc_id)
+    etag = etag_of(rev)
     if _IF_NONE_MATCH in request.headers and response.matches(request, etag):
         return response.not_modified(request, etag)
-    return response.json(request, 200, document.render(revision), {"ETag": etag})
+    return response.json(request, 200, text, {"ETag": etag})
+
+
+def etag_of(rev: str) -> str:
+    """A revision as a tag. Peers may give revisions any name; what would end the header line is escaped."""
+    return f'"{rev if rev.isprintable() else quote(rev)}"'
 
 
 def open_document(snapshot: Snapshot, doc_id: str, options: Options) -> tuple[Revision, Meta]:
@@ -171,7 +176,7 @@ def _meta(found: Document, leaves: Sequence[Node], options: Options) -> Meta:
 async def _send(request: Request, revision: Revision, meta: Meta, options: Options) -> web.StreamResponse:
     headers = {}
     if not meta:
-        etag = headers["ETag"] = f'"{revision.rev}"'
+        etag = headers["ETag"] = etag_of(revision.rev.text)
         if response.matches(request, etag):
             return response.not_modified(request, etag)
     if not revision.attachments or "attachments" not in options:

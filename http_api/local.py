@@ -1,4 +1,4 @@
-"""`_local` documents, where checkpoints of replications live: no history, no conflicts, revisions 0-1, 0-2."""
+"""`_local` documents, where checkpoints of replications live: no history, no conflicts, just 0-1, 0-2 ..."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from couchlite.jsontext import loads
 from couchlite.revision import Rev
 
 from . import local, response
-from .documents import Options, open_document, parse_options
+from .documents import Options, etag_of, open_document, parse_options
 from .multipart import MultipartReader, is_related
 from .request import Request, decode, encode
 from .staging import receive_parts, received_form
@@ -208,7 +208,7 @@ def _status(request: Request, edit: Edit) -> int:
 
 
 def _etag(edit: Edit, rev: Rev) -> str:
-    return local.etag(rev, edit.body) if local.is_local(edit.id) else f'"{rev.text}"'
+    return local.etag(rev, edit.body) if local.is_local(edit.id) else etag_of(rev.text)
 
 
 def _location(request: Request, doc_id: str) -> str:
