@@ -159,6 +159,14 @@ class Request:
         """The raw path, without the query: what the client asked for, escapes intact."""
         return self.target.partition("#")[0].partition("?")[0]
 
+    def escaped_id(self) -> str:
+        """The document id of the address, escaped for a Location header."""
+        if "\ufffd" not in self.doc_id:
+            return encode(self.doc_id)
+        # It may stand for bytes that no text has; the header gives back what was sent.
+        sent = [segment for segment in self.path.split("/") if segment][1:]
+        return quote(b"/".join(map(_unquote, sent)), safe=_UNESCAPED)
+
     # Query
 
     @property
@@ -330,7 +338,7 @@ def decode(text: str) -> str:
     """
     if "%" not in text and "+" not in text and text.isascii():
         return text
-    data = unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape"))
+    data = _unquote(text)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -339,6 +347,10 @@ def decode(text: str) -> str:
         return _SURROGATE.sub("\ufffd", data.decode("utf-8", "surrogatepass"))
     except UnicodeDecodeError:
         return data.decode("utf-8", "surrogateescape")
+
+
+def _unquote(text: str) -> bytes:
+    return unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape"))
 
 
 def encode(text: str) -> str:

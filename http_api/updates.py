@@ -212,4 +212,5 @@ def _etag(edit: Edit, rev: Rev) -> str:
 
 
 def _location(request: Request, doc_id: str) -> str:
-    return request.absolute_uri(f"/{encode(request.segments[0])}/{encode(doc_id)}")
+    escaped = request.escaped_id() if doc_id == request.doc_id else encode(doc_id)
+    return request.absolute_uri(f"/{encode(request.segments[0])}/{escaped}")

@@ -179,3 +179,20 @@ async def test_forwarded_addresses_show_in_locations(web: Site) -> None:
     headers = {"X-Forwarded-Host": "db.example", "X-Forwarded-Proto": "https"}
     reply = await web.ask("PUT", "/db", headers=headers)
     assert reply.headers["location"] == "https://db.example/db"
+
+
+@pytest.mark.parametrize(
+    ("sent", "location"),
+    [
+        ("a%20b", "a%20b"),
+        ("%ED%A0%80", "%ED%A0%80"),
+        ("%EF%BF%BD", "%EF%BF%BD"),
+        ("_design/%ed%a0%80+x", "_design%2F%ED%A0%80%20x"),
+    ],
+)
+async def test_the_address_of_a_document_is_given_back_as_it_was_sent(
+    web: Site, sent: str, location: str
+) -> None:
+    web.server.create("db")
+    reply = await web.ask("PUT", f"/db/{sent}", {})
+    assert (reply.status, reply.headers["location"]) == (201, f"http://127.0.0.1:{web.port}/db/{location}")
