@@ -29,8 +29,9 @@ HEADERS_MAX = 1_000
 READ_AHEAD_BYTES = 262_144
 # How long the rest of a refused body is read and dropped, so that its client gets to the response.
 LINGER_S = 30.0
-# Idle connections are kept longer than usual reverse proxies keep theirs.
-KEEPALIVE_S = 3_630.0
+# How long a connection may idle, and a request's head take to arrive; longer than proxies and clients keep
+# theirs.
+KEEPALIVE_S = 300.0
 
 # How often a server that stops looks whether requests have finished, and what a cut one gets to notice it.
 BUSY_CHECK_S = 0.02

@@ -11,6 +11,7 @@ What must stay true here:
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 import zlib
@@ -39,6 +40,9 @@ from couchlite.server import Server
 if TYPE_CHECKING:
     from .app import App
 
+# How long a client may pause in the midst of a body.
+BODY_IDLE_S = 300.0
+
 # Longer ids are not taken over from X-Couch-Request-ID: they go into every log line.
 REQUEST_ID_LENGTH_MAX = 36
 
@@ -62,6 +66,12 @@ class UriTooLong(CouchliteError):
     status = 414
     error = "too_long"
     default_reason = "the request uri is too long"
+
+
+class BodyTimeout(CouchliteError):
+    status = 408
+    error = "timeout"
+    default_reason = "the rest of the request body did not come"
 
 
 class Request:
@@ -270,7 +280,7 @@ class Request:
         received = 0
         await self._send_continue()
         try:
-            async for chunk in self.raw.content.iter_any():
+            while chunk := await self._next_chunk():
                 received += len(chunk)
                 if received > limit:
                     raise TooLarge()
@@ -279,6 +289,18 @@ class Request:
             raise BadRequest("The request body is malformed.") from error
         finally:
             self.body_time_ms = int((time.monotonic() - begun) * 1000)
+
+    async def _next_chunk(self) -> bytes:
+        content = self.raw.content
+        if content.at_eof():
+            return b""
+        if chunk := content.read_nowait():
+            return chunk
+        try:
+            async with asyncio.timeout(BODY_IDLE_S):
+                return await content.readany()
+        except TimeoutError:
+            raise BodyTimeout() from None
 
     @property
     def body_size_max(self) -> int:

@@ -8,6 +8,8 @@ import json
 
 import pytest
 
+from http_api import protocol, request
+
 from .in_process import Site, parse
 
 ADMIN_HEADER = b"Authorization: Basic YWRtOnBhc3M=\r\n"
@@ -167,6 +169,21 @@ async def test_a_client_that_leaves_in_the_midst_of_its_body_does_no_harm(web: S
     await writer.drain()
     writer.transport.abort()
     assert (await web.ask("GET", "/_up")).status == 200
+
+
+async def test_a_body_that_stops_coming_is_given_up(web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "BODY_IDLE_S", 0.1)
+    monkeypatch.setattr(protocol, "LINGER_S", 0.1)
+    web.server.create("db")
+    head = b"PUT /db/_security HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+    reply = parse(await asyncio.wait_for(web.send(head + ADMIN_HEADER + b"\r\n{"), 5))
+    assert (reply.status, reply.json()["error"]) == (408, "timeout")
+
+
+async def test_a_head_that_stops_coming_is_given_up(web: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "KEEPALIVE_S", 0.1)
+    for data in (b"", b"GET / HT"):
+        assert await asyncio.wait_for(web.send(data), 5) == b""
 
 
 async def test_minimal_headers_for_who_prefers_them(web: Site) -> None:
