@@ -1,13 +1,14 @@
 """How many changes come after an update sequence, without reading them.
 
-A sequence index loses rows anywhere (each update moves its document to the end), so the distance of two sequences
-tells nothing. Beside it, in RANKS, stand counts of its rows: by thousands of sequences and by millions.
+A sequence index loses rows anywhere (each update moves its document to the end), so the distance of two
+sequences tells nothing. Beside it, in RANKS, stand counts of its rows: by thousands of sequences and by
+millions.
 
     key    b"s" + level as one byte + (sequence >> shift of the level) as u64
     value  number of rows, u64; there is no row for zero
 
-A count reads at most 1,023 rows of the index, 1,023 counts of thousands, and a count for each million sequences.
-What must stay true here: counts and index change in the same transaction.
+A count reads at most 1,023 rows of the index, 1,023 counts of thousands, and a count for each million
+sequences. What must stay true here: counts and index change in the same transaction.
 """
 
 from __future__ import annotations

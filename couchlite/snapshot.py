@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from . import changes, listing, local_docs, reads, records
+from . import changes, listing, local_docs, reads, records, seq_counts
 from .blobs import BlobSource, BlobStore
 from .changes import ChangeRow
 from .compression import BodyCodec
@@ -109,10 +109,11 @@ class Snapshot:
         reverse: bool = False,
     ) -> list[ChangeRow]:
         """A page of the sequence index; see changes.page."""
-        return changes.page(self.reader, since, until=until, limit=limit, reverse=reverse)
+        return changes.rows(changes.page(self.reader, since, until=until, limit=limit, reverse=reverse))
 
     def count_changes(self, since: int) -> int:
-        return changes.count_after(self.reader, since)
+        """How many changes come after a sequence."""
+        return seq_counts.count_after(self.reader, since)
 
     def local(self, doc_id: str) -> LocalDoc:
         """:raises NotFound:"""

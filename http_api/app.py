@@ -27,6 +27,7 @@ from couchlite.server import Server
 
 from . import (
     attachments,
+    changes,
     cluster_setup,
     cors,
     databases,
@@ -106,6 +107,7 @@ DATABASE = Route(member, "DELETE,GET,HEAD,POST", {"GET": databases.info, "POST":
 
 # /{db}/...: exactly these segments
 DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
+    ("_changes",): Route(member, "GET,POST,HEAD", {"GET": changes.get, "POST": changes.post}),
     ("_security",): Route(member, "PUT,GET", {"GET": databases.get_security, "PUT": databases.put_security}),
     ("_revs_limit",): Route(
         member, "PUT,GET", {"GET": databases.get_revs_limit, "PUT": databases.put_revs_limit}

@@ -56,7 +56,7 @@ def preflight(request: Request) -> dict[str, str] | None:
     """
     origin = request.headers.get("Origin")
     wanted_method = request.headers.get("Access-Control-Request-Method")
-    if origin is None or wanted_method is None or not _accepts(request, origin):
+    if origin is None or wanted_method is None or not accepts_origin(request, origin):
         return None
     methods = _setting_list(request, "methods", _METHODS)
     if wanted_method not in methods:
@@ -76,7 +76,7 @@ def preflight(request: Request) -> dict[str, str] | None:
 def expose(request: Request, headers: dict[str, str]) -> None:
     """Add to a response what lets a page of the request's origin read it, if that origin is listed."""
     origin = request.headers["Origin"]
-    if not _accepts(request, origin):
+    if not accepts_origin(request, origin):
         return
     names = [name.lower() for name in sorted(headers)]
     simple = [name for name in names if name in _SIMPLE_HEADERS]
@@ -85,7 +85,8 @@ def expose(request: Request, headers: dict[str, str]) -> None:
     headers["Access-Control-Expose-Headers"] = ", ".join(["content-type", *simple, *exposed])
 
 
-def _accepts(request: Request, origin: str) -> bool:
+def accepts_origin(request: Request, origin: str) -> bool:
+    """Whether pages of this origin are listed."""
     if not request.server.config.boolean("chttpd", "enable_cors"):
         return False
     origins = _setting_list(request, "origins", [])

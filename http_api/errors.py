@@ -48,9 +48,14 @@ def _unexpected(request: Request, error: Exception) -> CouchliteError:
     )
 
 
+def in_band(request: Request, error: Exception) -> bytes:
+    """How an error is told once a response has begun."""
+    known = error if isinstance(error, CouchliteError) else _unexpected(request, error)
+    return dumps({"code": known.status, "error": known.error, "reason": shown(known.reason)})
+
+
 async def _cut(request: Request, begun: web.StreamResponse, error: CouchliteError) -> web.StreamResponse:
-    line = {"code": error.status, "error": error.error, "reason": shown(error.reason)}
-    await begun.write(b"\n" + dumps(line) + b"\n")
+    await begun.write(b"\n" + in_band(request, error) + b"\n")
     if request.raw.transport is not None:
         request.raw.transport.close()
     return begun

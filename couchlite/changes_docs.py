@@ -1,0 +1,98 @@
+"""The documents of a page of changes, as JSON texts. Most are put together from their parts without being
+looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from . import document, jsontext, records
+from .document import Meta, Revision
+from .errors import InternalError
+from .reads import Document
+from .records import AttachmentInfo, SeqColumns
+from .revision import Rev
+from .snapshot import Snapshot
+
+PAGE_BYTES = 1 << 20
+"""A page ends with the document that passes this: what bounds a feed's memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DocOptions:
+    """How documents are shown."""
+
+    conflicts: bool = False
+    """With `_conflicts`, where there are any."""
+    encoding_info: bool = False
+    """With the encodings of attachments."""
+
+
+def winner_texts(snapshot: Snapshot, columns: SeqColumns, options: DocOptions) -> list[bytes]:
+    """The winners of as many changes, from the first one on, as fit into a page."""
+    body_of, deleted = snapshot.body, records.DELETED
+    special = records.CONFLICTED if options.conflicts else 0
+    ids, revs = jsontext.escape_all(columns.ids), jsontext.escape_all(columns.revs)
+    texts: list[bytes] = []
+    size = 0
+    for flags, number, rev, doc_id in zip(columns.flags, columns.bodies, revs, ids, strict=True):
+        body, attachments = body_of(number)
+        if attachments or flags & special:
+            revision, meta = winner(snapshot, columns, len(texts), options)
+            text = render(revision, meta, options)
+        elif flags & deleted:
+            comma = b"," if len(body) > 2 else b""
+            text = b'{"_id":"%b","_rev":"%b"%b%b,"_deleted":true}' % (doc_id, rev, comma, body[1:-1])
+        elif len(body) > 2:
+            text = b'{"_id":"%b","_rev":"%b",%b' % (doc_id, rev, body[1:])
+        else:
+            text = b'{"_id":"%b","_rev":"%b"}' % (doc_id, rev)
+        texts.append(text)
+        size += len(text)
+        if size >= PAGE_BYTES:
+            break
+    return texts
+
+
+def winner(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions) -> tuple[Revision, Meta]:
+    """A change's winner, and the members that tell of its document's conflicts."""
+    flags = columns.flags[at]
+    body, attachments = snapshot.body(columns.bodies[at])
+    rev = Rev.parse(columns.revs[at].decode())
+    revision = Revision(columns.ids[at].decode(), rev, bool(flags & records.DELETED), body, attachments)
+    if options.conflicts and flags & records.CONFLICTED:
+        losers = [
+            str(leaf.rev)
+            for leaf in _document(snapshot, columns.ids[at]).leaves()[1:]
+            if not leaf.info.deleted
+        ]
+        return revision, [("_conflicts", losers)]
+    return revision, ()
+
+
+def leaves(snapshot: Snapshot, doc_id: bytes, *, only_winner: bool) -> Iterator[Revision]:
+    """A document's leaves with their paths, the winner first."""
+    found = _document(snapshot, doc_id)
+    nodes = found.leaves()
+    for node in nodes[:1] if only_winner else nodes:
+        yield snapshot.revision(found, node)
+
+
+def leaf_texts(snapshot: Snapshot, doc_id: bytes) -> list[bytes]:
+    """The revisions of a document's leaves, the winner first."""
+    return [str(leaf.rev).encode() for leaf in _document(snapshot, doc_id).leaves()]
+
+
+def render(revision: Revision, meta: Meta, options: DocOptions, *, revs: bool = False) -> bytes:
+    def stub(info: AttachmentInfo) -> dict[str, Any]:
+        return document.attachment_stub(info, encoding_info=options.encoding_info)
+
+    return document.render(revision, revs=revs, meta=meta, attachment=stub)
+
+
+def _document(snapshot: Snapshot, doc_id: bytes) -> Document:
+    found = snapshot.document(doc_id.decode())
+    if found is None:
+        raise InternalError(f"{doc_id.decode()} is in the sequence index but missing from the store")
+    return found

@@ -1,0 +1,261 @@
+"""A changes feed as somebody asked for it: read in rounds, each up to the newest change of its beginning,
+and each round in pages.
+
+What must stay true here: a page is read in one short snapshot, and none is open while anything is awaited;
+a page is bounded in rows and bytes, so that a feed takes the same memory whatever it is read from.
+
+What `last_seq` and `pending` tell, and how limit, filters and direction go together: CouchDB's
+fabric_view_changes and fabric_rpc:changes, for a database of one shard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from . import changes, changes_docs, records, seq_counts
+from .changes import PAGE_ROWS
+from .changes_docs import DocOptions
+from .changes_filters import ContentFilter, Filter, IdFilter
+from .database import Database
+from .document import Meta, Revision
+from .records import SeqColumns
+from .snapshot import Snapshot
+
+REVISIONS_PER_PAGE = 50
+"""Documents that are given as revisions wait in memory until all attachments before them are sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedOptions:
+    """What a feed shows."""
+
+    descending: bool = False
+    limit: int | None = None
+    all_leaves: bool = False
+    """style=all_docs: list all leaves of a document, not only its winner."""
+    include_docs: bool = False
+    as_revisions: bool = False
+    """Give the documents as revisions instead of texts, for those who want their attachments too."""
+    docs: DocOptions = field(default_factory=DocOptions)
+    filter: Filter | None = None
+
+
+class Page(NamedTuple):
+    """Changes to be shown, column by column: thousands are formatted at a time. Nothing is escaped."""
+
+    columns: SeqColumns
+    leaves: Mapping[int, Sequence[bytes]]
+    """By row, the revisions to be listed where that is not just the winner."""
+    texts: Sequence[bytes] | None = None
+    """The documents, if they are shown."""
+    revisions: Sequence[tuple[Revision, Meta]] | None = None
+    """The documents, if they are wanted as revisions."""
+
+
+class ChangesFeed:
+    """The changes of `database` after `since`; descending, all of them, newest first.
+
+    `read` gives the pages of a round, and None at its end; then `wait` waits for news, and the next `read`
+    begins a new round. A descending feed has one round.
+    """
+
+    def __init__(self, database: Database, since: int, options: FeedOptions) -> None:
+        self._database = database
+        self._options = options
+        self.shown = 0
+        """How many rows it has given so far."""
+        self._edge = since
+        """Ascending, all changes up to it have been dealt with; descending, all from it on."""
+        self._until = since
+        """The newest sequence at the beginning of the round."""
+        self._began_at = since
+        self._shown_before = 0
+        self._found: SeqColumns | None = None
+        """What is left of what a filter by id has found."""
+        self._in_round = False
+        self._more = False
+        """Whether the round may have another page."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many rows as wanted have been given."""
+        return self._left == 0
+
+    @property
+    def last_seq(self) -> int:
+        """What the feed can be resumed from."""
+        return min(self._edge, self._until) if self._options.descending else self._edge
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the round may have another page."""
+        return self._in_round and self._more
+
+    def pending(self) -> int:
+        """How many changes there are that the feed has not dealt with."""
+        wanted = self._options.filter
+        with self._database.snapshot() as snapshot:
+            if isinstance(wanted, IdFilter) and wanted.counts_hits:
+                hits = self.shown - self._shown_before
+                return max(0, self._count_beyond(snapshot, self._began_at) - hits)
+            return self._count_beyond(snapshot, self._edge)
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait until there may be news; False when `timeout_s` went by first."""
+        return await self._database.feed.wait_past(self._until, timeout_s)
+
+    async def read(self) -> Page | None:
+        """The next page of the round; it may be empty though the round goes on. None at the round's end."""
+        if self._in_round and not self._more:
+            self._end_round()
+            return None
+        wanted = self._options.filter
+        with self._database.snapshot() as snapshot:
+            if not self._in_round:
+                self._begin_round(snapshot)
+            columns = self._next_columns(snapshot)
+            if not columns.seqs:
+                self._end_round()
+                return None
+            if wanted is None or isinstance(wanted, IdFilter):
+                return self._give(self._page(snapshot, columns))
+            question = _Question(snapshot, columns, wanted, self._options)
+        return self._give_passing(question, await wanted.passes(question.texts))
+
+    @property
+    def _left(self) -> int | None:
+        limit = self._options.limit
+        return None if limit is None else max(0, limit - self.shown)
+
+    def _begin_round(self, snapshot: Snapshot) -> None:
+        options = self._options
+        self._until = snapshot.state().update_seq
+        if options.descending:
+            self._edge = self._until + 1
+        self._began_at = self._edge
+        self._shown_before = self.shown
+        self._in_round = True
+        if isinstance(options.filter, IdFilter):
+            since = 0 if options.descending else self._edge
+            rows = options.filter.find(snapshot.reader, since, self._until)
+            self._found = changes.columns(rows[::-1] if options.descending else rows)
+
+    def _end_round(self) -> None:
+        if not self.is_full and not self._options.descending:
+            self._edge = max(self._edge, self._until)
+        self._in_round = False
+        self._found = None
+
+    def _next_columns(self, snapshot: Snapshot) -> SeqColumns:
+        """The next changes of the round."""
+        options = self._options
+        limit = REVISIONS_PER_PAGE if options.as_revisions else PAGE_ROWS
+        if self._left is not None and (self._found is not None or options.filter is None or self.is_full):
+            limit = min(limit, self._left)
+        if self._found is not None:
+            columns = self._found.cut(0, limit)
+        elif options.descending:
+            columns = changes.page(snapshot.reader, 0, until=self._edge - 1, limit=limit, reverse=True)
+        else:
+            columns = changes.page(snapshot.reader, self._edge, until=self._until, limit=limit)
+        self._more = len(columns.seqs) == limit
+        return columns
+
+    def _page(self, snapshot: Snapshot, columns: SeqColumns) -> Page:
+        """As many of the changes as fit into a page, with what is shown of each."""
+        options = self._options
+        texts, revisions = None, None
+        if options.include_docs and options.as_revisions:
+            revisions = _revisions(snapshot, columns, options)
+        elif options.include_docs:
+            texts = changes_docs.winner_texts(snapshot, columns, options.docs)
+            if len(texts) < len(columns.seqs):
+                columns = columns.cut(0, len(texts))
+                self._more = True
+        leaves = {}
+        if options.all_leaves:
+            for at in _branched(columns):
+                leaves[at] = changes_docs.leaf_texts(snapshot, columns.ids[at])
+        return Page(columns, leaves, texts, revisions)
+
+    def _give(self, page: Page) -> Page:
+        count = len(page.columns.seqs)
+        self.shown += count
+        self._edge = page.columns.seqs[-1]
+        if self._found is not None:
+            self._found = self._found.cut(count, None)
+        return page
+
+    def _give_passing(self, question: _Question, answers: Sequence[bool]) -> Page:
+        page = question.passing(answers, self._left)
+        self._more = self._more or question.is_cut
+        self.shown += len(page.columns.seqs)
+        self._edge = page.columns.seqs[-1] if self.is_full else question.columns.seqs[-1]
+        return page
+
+    def _count_beyond(self, snapshot: Snapshot, edge: int) -> int:
+        if not self._options.descending:
+            return seq_counts.count_after(snapshot.reader, edge)
+        state = snapshot.state()
+        return state.doc_count + state.deleted_count - seq_counts.count_after(snapshot.reader, edge - 1)
+
+
+class _Question:
+    """Changes whose documents a filter is asked about: the winners, or all leaves if all are to be listed."""
+
+    def __init__(
+        self, snapshot: Snapshot, columns: SeqColumns, wanted: ContentFilter, options: FeedOptions
+    ) -> None:
+        self._options = options
+        self._shown = wanted.shown
+        winners = changes_docs.winner_texts(snapshot, columns, options.docs)
+        self.is_cut = len(winners) < len(columns.seqs)
+        self.columns = columns = columns.cut(0, len(winners))
+        self._winners = winners
+        self._revisions = (
+            _revisions(snapshot, columns, options) if options.include_docs and options.as_revisions else None
+        )
+        self._leaves: dict[int, list[bytes]] = {}
+        self.texts: list[bytes] = []
+        branched = set(_branched(columns)) if options.all_leaves else set()
+        for at, winner in enumerate(winners):
+            if wanted.needs_revisions or at in branched:
+                self._ask_leaves(snapshot, at, only_winner=at not in branched, revs=wanted.needs_revisions)
+            else:
+                self.texts.append(winner)
+
+    def _ask_leaves(self, snapshot: Snapshot, at: int, *, only_winner: bool, revs: bool) -> None:
+        leaves = changes_docs.leaves(snapshot, self.columns.ids[at], only_winner=only_winner)
+        self._leaves[at] = []
+        for revision in leaves:
+            self._leaves[at].append(str(revision.rev).encode())
+            self.texts.append(changes_docs.render(revision, (), self._options.docs, revs=revs))
+
+    def passing(self, answers: Iterable[bool], limit: int | None) -> Page:
+        """The changes of which a leaf has passed, each with its leaves that have."""
+        answer = iter(answers)
+        passing: list[int] = []
+        leaves: dict[int, list[bytes]] = {}
+        for at, winner in enumerate(self.columns.revs):
+            asked = self._leaves.get(at, (winner,))
+            passed = [rev for rev in asked if next(answer)]
+            if passed and len(passing) != limit:
+                if passed != [winner]:
+                    leaves[len(passing)] = passed
+                passing.append(at)
+        texts, revisions = None, None
+        if self._revisions is not None:
+            revisions = [self._revisions[at] for at in passing]
+        elif self._options.include_docs:
+            texts = [self._shown(self._winners[at]) for at in passing]
+        return Page(self.columns.pick(passing), leaves, texts, revisions)
+
+
+def _revisions(snapshot: Snapshot, columns: SeqColumns, options: FeedOptions) -> list[tuple[Revision, Meta]]:
+    return [changes_docs.winner(snapshot, columns, at, options.docs) for at in range(len(columns.seqs))]
+
+
+def _branched(columns: SeqColumns) -> list[int]:
+    return [at for at, flags in enumerate(columns.flags) if flags & records.BRANCHED]

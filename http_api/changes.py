@@ -1,0 +1,214 @@
+"""/{db}/_changes: what has changed, once or for as long as somebody listens.
+
+All kinds of feeds run the same loop: rounds over what there is, each read and sent page by page, and
+between them waiting for news. What must stay true here: while a feed waits, for news or for its client, it
+holds no transaction and no more than a page; and it ends with its last line when its database is deleted or
+the server stops. Semantics: chttpd_db:handle_changes_req and fabric_view_changes:keep_sending_changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+from aiohttp import web
+
+from couchlite.changes_docs import DocOptions
+from couchlite.changes_feed import ChangesFeed, FeedOptions, Page
+from couchlite.database import Database
+from couchlite.errors import BadRequest
+
+from . import changes_socket, documents, response
+from .changes_filters import filter_of
+from .changes_options import Options, parse_options
+from .changes_rows import Events, Framing, Lines, Results, RowFormat
+from .request import Request
+
+FRAMINGS: dict[str, type[Framing]] = {
+    "normal": Results,
+    "longpoll": Results,
+    "continuous": Lines,
+    "eventsource": Events,
+}
+
+
+class Sink(Protocol):
+    """Where a feed goes."""
+
+    written_at: float
+    """When something was last written, on the monotonic clock."""
+
+    async def page(self, page: Page) -> None: ...
+
+    async def wait(self) -> None:
+        """All that is written so far shall arrive: the feed is about to wait."""
+        ...
+
+    async def heartbeat(self) -> None: ...
+
+    async def end(self, last_seq: str, pending: int) -> web.StreamResponse: ...
+
+
+async def get(request: Request) -> web.StreamResponse:
+    """GET /{db}/_changes."""
+    return await _changes(request, None)
+
+
+async def post(request: Request) -> web.StreamResponse:
+    """POST /{db}/_changes: filters may have their arguments in the body."""
+    request.require_json_type()
+    return await _changes(request, None if request.content_length == 0 else await request.json_object())
+
+
+async def _changes(request: Request, body: dict[str, Any] | None) -> web.StreamResponse:
+    database = request.database()
+    options = parse_options(request)
+    wanted = await filter_of(request, options, body)
+    is_socket = options.feed == "websocket" and changes_socket.is_asked_for(request)
+    if options.feed not in FRAMINGS and not is_socket:
+        raise BadRequest("Supported `feed` types: normal, continuous, live, longpoll, eventsource")
+    headers = {}
+    if options.feed == "normal":
+        etag = headers["ETag"] = _etag(database)
+        if response.matches(request, etag):
+            return response.not_modified(request, etag)
+    feed = ChangesFeed(
+        database,
+        _since(database, options.since),
+        FeedOptions(
+            descending="descending" in options,
+            limit=None if options.limit < 0 else options.limit,
+            all_leaves=options.style == "all_docs",
+            include_docs="include_docs" in options,
+            as_revisions="attachments" in options,
+            docs=DocOptions("conflicts" in options, "att_encoding_info" in options),
+            filter=wanted,
+        ),
+    )
+
+    def send(sink: Sink) -> Awaitable[web.StreamResponse]:
+        return _send(request, database, options, feed, sink)
+
+    if is_socket:
+        return await changes_socket.serve(request, database, options, send)
+    return await send(StreamSink(request, database, options, headers))
+
+
+def _since(database: Database, text: str) -> int:
+    return database.state().update_seq if text == "now" else database.parse_seq(text)
+
+
+def _etag(database: Database) -> str:
+    """It changes with the database, whatever is asked for."""
+    state = database.state()
+    counters = f"{database.uuid} {state.update_seq} {state.purge_seq}"
+    return f'"{hashlib.blake2b(counters.encode(), digest_size=16).hexdigest()}"'
+
+
+async def _send(
+    request: Request, database: Database, options: Options, feed: ChangesFeed, sink: Sink
+) -> web.StreamResponse:
+    """Send the feed until it is over."""
+    heartbeat_s = None if options.heartbeat_ms is None else options.heartbeat_ms / 1000
+    while True:
+        while (page := await feed.read()) is not None:
+            if page.columns.seqs:
+                await sink.page(page)
+            if feed.has_more:
+                await asyncio.sleep(0)
+                await _keep_alive(sink, heartbeat_s)
+        if _is_over(request, database, options, feed):
+            break
+        await sink.wait()
+        if not await _news(request, database, options, feed, sink):
+            break
+    return await sink.end(database.format_seq(feed.last_seq), feed.pending())
+
+
+async def _news(
+    request: Request, database: Database, options: Options, feed: ChangesFeed, sink: Sink
+) -> bool:
+    """Wait for news; False when the feed is to end without any."""
+    heartbeat_s = None if options.heartbeat_ms is None else options.heartbeat_ms / 1000
+    while not _must_stop(request, database):
+        if heartbeat_s is None:
+            return await feed.wait(options.timeout_ms / 1000) and not _must_stop(request, database)
+        await _keep_alive(sink, heartbeat_s)
+        if await feed.wait(max(0.0, sink.written_at + heartbeat_s - time.monotonic())):
+            return not _must_stop(request, database)
+    return False
+
+
+async def _keep_alive(sink: Sink, heartbeat_s: float | None) -> None:
+    if heartbeat_s is not None and time.monotonic() - sink.written_at >= heartbeat_s:
+        await sink.heartbeat()
+
+
+def _is_over(request: Request, database: Database, options: Options, feed: ChangesFeed) -> bool:
+    """Whether a feed has no further round."""
+    if options.feed == "normal" or "descending" in options or _must_stop(request, database):
+        return True
+    if options.feed == "longpoll":
+        return feed.shown > 0
+    return options.limit < 0 or feed.is_full
+
+
+def _must_stop(request: Request, database: Database) -> bool:
+    """Whether endless feeds have to end."""
+    return (
+        database.gone
+        or request.app.stopping.is_set()
+        or request.server.config.get("couchdb", "maintenance_mode") in ("true", "nolb")
+    )
+
+
+class StreamSink:
+    """A feed as an HTTP response."""
+
+    def __init__(
+        self, request: Request, database: Database, options: Options, headers: dict[str, str]
+    ) -> None:
+        self._database = database
+        self._framing = framing = FRAMINGS[options.feed]()
+        self._format = RowFormat(database.tag, options, spells_seqs=framing.spells_seqs)
+        self._stream = response.Stream(request, headers=headers | framing.headers)
+        self._doc_options = documents.Options(flags=options.flags)
+        self._began = False
+        self.written_at = time.monotonic()
+
+    async def page(self, page: Page) -> None:
+        rows = self._format.rows(page)
+        if page.revisions is None:
+            await self._write(self._framing.join(rows))
+            return
+        for at, (revision, meta) in enumerate(page.revisions):
+            before, after = self._framing.around(rows, at)
+            await self._write(before + rows.texts[at])
+            for piece in documents.as_json_with_data(self._database, revision, self._doc_options, meta):
+                await self._write(piece)
+            await self._write(b"}" + after)
+
+    async def wait(self) -> None:
+        if not self._began:
+            await self._write(b"\n")  # lets the headers go, as CouchDB does
+        await self._stream.flush()
+
+    async def heartbeat(self) -> None:
+        await self._write(self._framing.heartbeat)
+        await self._stream.flush()
+
+    async def end(self, last_seq: str, pending: int) -> web.StreamResponse:
+        await self._write(self._framing.closing(last_seq, pending))
+        return await self._stream.end()
+
+    async def _write(self, piece: bytes) -> None:
+        if not self._began:
+            self._began = True
+            piece = self._framing.opening + piece
+        self.written_at = time.monotonic()
+        await self._stream.write(piece)
+        if len(piece) >= response.PIECE_SIZE_BYTES:
+            await asyncio.sleep(0)  # or a client that takes all that comes would leave no turn to others
