@@ -303,7 +303,9 @@ class LmdbEnvironment:
                 create=newest == 1,
             )
             self._env.reader_check()
-            self.spaces: list[Any] = [self._env.open_db(name) for name in self._names]
+            # One transaction for all: each handle opened by itself would be a commit of its own.
+            with self._env.begin(write=True) as txn:
+                self.spaces: list[Any] = [self._env.open_db(name, txn=txn) for name in self._names]
         except lmdb.Error as error:
             raise _open_error(self.path, error) from error
 
