@@ -50,6 +50,19 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Difference:
+    """Where an answer is not as expected."""
+
+    step: str
+    method: str
+    path: str
+    what: str
+
+    def __str__(self) -> str:
+        return f"step {self.step} {self.method} {self.path}: {self.what}"
+
+
+@dataclass(frozen=True)
 class Reply:
     """An answer as it came, but for a gzip encoding."""
 
@@ -73,7 +86,7 @@ class Player:
         self.target = target
         self.variables = target.variables()
 
-    def differences(self) -> Iterator[str]:
+    def differences(self) -> Iterator[Difference]:
         """Play all steps, and tell what differs as it is found; stop reading to stop playing."""
         self._clean_up()
         try:
@@ -82,9 +95,8 @@ class Player:
         finally:
             self._clean_up()
 
-    def _play(self, step: dict[str, Json], label: str) -> Iterator[str]:
+    def _play(self, step: dict[str, Json], label: str) -> Iterator[Difference]:
         request = step["request"]
-        where = f"step {label} {request['method']} {request['path']}"
         time.sleep(step.get("wait_ms", 0) / 1000)
         exchange = Exchange(self.target)
         try:
@@ -96,13 +108,14 @@ class Player:
             reply = exchange.receive(step.get("read"))
             reply = self._poll(step, reply)
         except (OSError, http.client.HTTPException) as error:
-            yield f"{where}: no answer: {type(error).__name__} {error}"
-            return
+            found = iter([f"no answer: {type(error).__name__} {error}"])
+        else:
+            self._save(step, reply)
+            found = self._compare(step, reply)
         finally:
             exchange.close()
-        self._save(step, reply)
-        for difference in self._compare(step, reply):
-            yield f"{where}: {difference}"
+        for what in found:
+            yield Difference(label, request["method"], request["path"], what)
 
     def _poll(self, step: dict[str, Json], reply: Reply) -> Reply:
         if "poll" not in step:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import urllib.parse
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,10 @@ LATER = {
     "changes-filter-view-design": "filters by a view or a design function",
 }
 """Areas and scenarios of what is not built yet. One that passes fails its test: none outlives its reason."""
+
+
+LATER_STEPS: dict[str, tuple[str, str]] = {}
+"""Of scenarios that are played otherwise: a pattern of the paths whose answers may differ, and why."""
 
 
 @pytest.fixture(scope="session")
@@ -60,8 +64,12 @@ def load(name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if not is_later(name)])
 def test_answers_as_couchdb_did(target: Target, name: str) -> None:
-    found = list(islice(Player(load(name), target).differences(), DIFFERENCES_SHOWN))
-    assert not found, "\n" + "\n".join(found)
+    put_off = re.compile(LATER_STEPS[name][0] if name in LATER_STEPS else "(?!)")
+    found = list(Player(load(name), target).differences())
+    unexpected = [str(difference) for difference in found if not put_off.search(difference.path)]
+    assert not unexpected, "\n" + "\n".join(unexpected[:DIFFERENCES_SHOWN])
+    if name in LATER_STEPS and "COUCH_URL" not in os.environ:
+        assert found, f"take {name} out of LATER_STEPS"
 
 
 @pytest.mark.skipif("COUCH_URL" in os.environ, reason="the table is about couchlite")
@@ -72,3 +80,4 @@ def test_what_is_put_off_differs_still(target: Target, name: str) -> None:
 
 def test_what_is_put_off_exists() -> None:
     assert LATER.keys() <= SCENARIOS.keys() | {path.parent.name for path in SCENARIOS.values()}
+    assert LATER_STEPS.keys() <= SCENARIOS.keys()
