@@ -39,13 +39,12 @@ Range = tuple[int, int]
 
 async def get(request: Request) -> web.StreamResponse:
     """GET and HEAD, of the winner or of `rev`."""
-    options = parse_options(request)
+    revision, _ = open_document(request, parse_options(request))
+    info = _find(revision, request.attachment_name)
+    etag = f'"{base64.b64encode(info.md5).decode()}"'
+    if response.matches(request, etag):
+        return response.not_modified(request, etag)
     with request.database().snapshot() as snapshot:
-        revision, _ = open_document(snapshot, request.doc_id, options)
-        info = _find(revision, request.attachment_name)
-        etag = f'"{base64.b64encode(info.md5).decode()}"'
-        if response.matches(request, etag):
-            return response.not_modified(request, etag)
         source = snapshot.blob(info)
     with source:
         return await _send(request, info, source, etag)

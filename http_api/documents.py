@@ -30,7 +30,7 @@ from couchlite.revision import Rev
 from couchlite.revtree import Node
 from couchlite.snapshot import Snapshot
 
-from . import response
+from . import response, user_documents
 from .multipart import AttachmentPart, MixedWriter, new_boundary, related_length, related_type, write_related
 from .request import Request, json_value
 
@@ -111,13 +111,12 @@ def _revisions(text: str) -> list[Rev]:
 
 async def get(request: Request) -> web.StreamResponse:
     """GET /{db}/{docid}."""
-    if not request.query_text:
+    if not request.query_text and (request.principal.is_admin or not user_documents.concerns(request)):
         return _get_plain(request)
     options = parse_options(request)
     if options.all_leaves or options.open_revs is not None:
         return await _get_open_revs(request, options)
-    with request.database().snapshot() as snapshot:
-        revision, meta = open_document(snapshot, request.doc_id, options)
+    revision, meta = open_document(request, options)
     return await _send(request, revision, meta, options)
 
 
@@ -134,12 +133,18 @@ def etag_of(rev: str) -> str:
     return f'"{rev if rev.isprintable() else quote(rev)}"'
 
 
-def open_document(snapshot: Snapshot, doc_id: str, options: Options) -> tuple[Revision, Meta]:
+def open_document(request: Request, options: Options) -> tuple[Revision, Meta]:
     """The revision that the options ask for (the winner, unless `rev` is given without `latest`), with its
     path, and the members that tell about the rest of the document.
 
-    :raises NotFound: "missing", or "deleted" for a deleted winner.
+    :raises NotFound: "missing", or "deleted" for a deleted winner; or it is not for the principal to see.
     """
+    with request.database().snapshot() as snapshot:
+        revision, meta = _open(snapshot, request.doc_id, options)
+    return user_documents.shown(request, revision), meta
+
+
+def _open(snapshot: Snapshot, doc_id: str, options: Options) -> tuple[Revision, Meta]:
     found = snapshot.document(doc_id)
     if found is None:
         raise NotFound("missing")
@@ -248,6 +253,10 @@ async def _get_open_revs(request: Request, options: Options) -> web.StreamRespon
         results = snapshot.open_revs(found, options.open_revs, latest="latest" in options)
     if not results:
         raise NotFound("missing")
+    results = [
+        result if isinstance(result, MissingRev) else user_documents.shown(request, result)
+        for result in results
+    ]
     results.sort(key=lambda result: (isinstance(result, MissingRev), result.rev))
     if request.accepts("multipart/mixed"):
         return await _send_mixed(request, results, options)

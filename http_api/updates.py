@@ -161,10 +161,10 @@ def _destination(request: Request) -> tuple[str, Rev | None]:
 
 
 def _source(request: Request, rev: Rev | None) -> Revision:
-    with request.database().snapshot() as snapshot:
-        if local.is_local(request.doc_id):
+    if local.is_local(request.doc_id):
+        with request.database().snapshot() as snapshot:
             return local.read(snapshot, request.doc_id)
-        return open_document(snapshot, request.doc_id, Options(rev=rev))[0]
+    return open_document(request, Options(rev=rev))[0]
 
 
 def _check_referer(request: Request) -> None:
