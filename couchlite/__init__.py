@@ -9,8 +9,9 @@
 files may be served over HTTP by other processes at the same time.
 """
 
-from .catalog import Entry
-from .database import Database, DatabaseInfo
+from .asynchronous import AsyncDatabase
+from .compact import Retention
+from .database import Database, DatabaseInfo, Leaf
 from .errors import (
     BadRequest,
     Conflict,
@@ -24,6 +25,7 @@ from .revision import Rev
 from .server import Server
 
 __all__ = [
+    "AsyncDatabase",
     "BadRequest",
     "Conflict",
     "CouchliteError",
@@ -32,8 +34,9 @@ __all__ = [
     "DatabaseExists",
     "DatabaseInfo",
     "DatabaseNotFound",
-    "Entry",
+    "Leaf",
     "NotFound",
+    "Retention",
     "Rev",
     "Server",
 ]

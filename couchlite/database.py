@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import (
     changes,
@@ -36,6 +36,7 @@ from .compression import BodyCodec
 from .document import Edit
 from .edits import Result
 from .engine import Space
+from .errors import NotFound
 from .feed import Feed
 from .records import State
 from .revision import Rev
@@ -69,6 +70,13 @@ class DatabaseInfo:
     compact_running: bool
     created_s: float
     props: dict[str, Any]
+
+
+class Leaf(NamedTuple):
+    """A leaf of a document's revision tree."""
+
+    rev: str
+    deleted: bool
 
 
 class Database:
@@ -112,17 +120,76 @@ class Database:
         """One consistent look; `with database.snapshot() as snapshot:`. Close it before awaiting anything."""
         return Snapshot(self.engine.read(), self.codec, self.blobs)
 
-    def get(self, doc_id: str) -> dict[str, Any]:
-        """The winning revision as a dictionary with `_id`, `_rev` and attachment stubs.
+    def get(self, doc_id: str, rev: str | None = None) -> dict[str, Any]:
+        """A revision, by default the winning one, as a dictionary with `_id`, `_rev` and attachment stubs.
+
+        :raises NotFound: the document, or the revision's body, is not here; "deleted" for a tombstone that
+            was not asked for by its revision.
+        """
+        with self.snapshot() as snapshot:
+            if rev is None:
+                revision = snapshot.winner(doc_id)
+            else:
+                found = snapshot.document(doc_id)
+                node = found.tree.find(Rev.parse(rev)) if found else None
+                if found is None or node is None:
+                    raise NotFound()
+                revision = snapshot.revision(found, node)
+            shown: dict[str, Any] = jsontext.loads(document.render(revision))
+            return shown
+
+    def leaves(self, doc_id: str) -> list[Leaf]:
+        """The leaves of a document, the winner first: more than one that is not deleted is a conflict.
 
         :raises NotFound:
         """
         with self.snapshot() as snapshot:
-            found: dict[str, Any] = jsontext.loads(document.render(snapshot.winner(doc_id)))
-            return found
+            found = snapshot.document(doc_id)
+            if found is None:
+                raise NotFound()
+            return [Leaf(str(node.rev), node.info.deleted) for node in found.leaves()]
+
+    def ids(self, start: str = "", stop: str | None = None) -> Iterator[str]:
+        """The ids of the documents that are not deleted, in order, with `start <= id < stop`."""
+        at: bytes | None = start.encode()
+        while at is not None:
+            with self.snapshot() as snapshot:
+                page = snapshot.docs(at, None if stop is None else stop.encode())
+            yield from (doc_id.decode() for doc_id in page.ids)
+            at = page.resume
+
+    def changes(self, since: str = "0") -> Iterator[dict[str, Any]]:
+        """The documents changed after the update sequence `since`, as rows of `_changes`."""
+        at = self.parse_seq(since)
+        while rows := self.changes_page(at):
+            at = rows[-1].seq
+            yield from map(self.describe_change, rows)
+
+    def changes_page(self, since: int) -> list[ChangeRow]:
+        """The first changes after the sequence number `since`; empty when there are none."""
+        with self.snapshot() as snapshot:
+            return snapshot.changes(since)
+
+    def describe_change(self, row: ChangeRow) -> dict[str, Any]:
+        """A change as a row of `_changes`."""
+        shown: dict[str, Any] = {
+            "seq": self.format_seq(row.seq),
+            "id": row.id.decode(),
+            "changes": [{"rev": row.rev.decode()}],
+        }
+        return shown | {"deleted": True} if row.flags & records.DELETED else shown
+
+    def attachment(self, doc_id: str, name: str) -> bytes:
+        """An attachment of the winning revision, whole and decoded. :raises NotFound:"""
+        with self.snapshot() as snapshot:
+            for info in snapshot.winner(doc_id).attachments:
+                if info.name == name:
+                    with snapshot.blob(info) as source:
+                        return b"".join(source.gunzipped() if info.encoding else source.chunks())
+        raise NotFound("Document is missing attachment")
 
     def text(self, doc_id: str) -> tuple[str, bytes]:
-        """The winning revision's id and JSON text, with attachment stubs: the quickest way to read a document.
+        """The winner's id and JSON text, with attachment stubs: the quickest way to read a document.
 
         :raises NotFound: "missing" or "deleted".
         """
@@ -155,20 +222,6 @@ class Database:
     def parse_seq(self, text: str) -> int:
         """The number in an update sequence. :raises BadRequest:"""
         return changes.parse_seq(text, self.tag)
-
-    async def follow(
-        self, since: int, *, heartbeat_s: float | None = None, limit: int = changes.PAGE_ROWS
-    ) -> AsyncIterator[list[ChangeRow]]:
-        """Pages of changes after `since`, for ever; an empty page whenever `heartbeat_s` went by without one.
-        Ends when the database is deleted."""
-        while not self.gone:
-            with self.snapshot() as snapshot:
-                rows = snapshot.changes(since, limit=limit)
-            if rows:
-                since = rows[-1].seq
-                yield rows
-            elif not await self.feed.wait_past(since, heartbeat_s):
-                yield []
 
     # writing
 

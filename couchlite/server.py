@@ -50,6 +50,7 @@ class Server:
         self.uuid = self.catalog.uuid
         self._open: weakref.WeakValueDictionary[str, Database] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[str, Database] = OrderedDict()
+        self._recent_lock = threading.Lock()
         self._files = threading.Condition()
         self._files_open: set[str] = set()
         self._unlogged: set[str] = set()
@@ -129,10 +130,13 @@ class Server:
         database = self._open.get(entry.uuid)
         if database is None:
             database = self._open_files(entry)
-        self._recent[entry.uuid] = database
-        self._recent.move_to_end(entry.uuid)
-        while len(self._recent) > OPEN_DATABASES_MAX:
-            self._recent.popitem(last=False)
+        released = None  # dropped outside the lock: closing files may wait for a commit
+        with self._recent_lock:
+            self._recent[entry.uuid] = database
+            self._recent.move_to_end(entry.uuid)
+            if len(self._recent) > OPEN_DATABASES_MAX:
+                released = self._recent.popitem(last=False)
+        del released
         return database
 
     def _open_files(self, entry: Entry) -> Database:
@@ -162,7 +166,9 @@ class Server:
     def _forget(self, uuid: str) -> None:
         """A database was deleted: who still uses it finds out, and its files close when the last lets go."""
         database = self._open.pop(uuid, None)
-        self._recent.pop(uuid, None)
+        with self._recent_lock:
+            recent = self._recent.pop(uuid, None)
+        del recent
         if database is not None:
             database.mark_gone()
 
@@ -197,8 +203,10 @@ class Server:
             log.exception("looking for news failed")
 
     def _log_updates(self) -> None:
-        if self._unlogged:
-            names, self._unlogged = self._unlogged, set()
+        names = set()
+        while self._unlogged:
+            names.add(self._unlogged.pop())
+        if names:
             self.catalog.log_updates(sorted(names))
 
     def _look_for_settings(self) -> None:

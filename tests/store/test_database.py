@@ -138,9 +138,9 @@ def test_ids_longer_than_a_key_stay_in_order(database: Database) -> None:
     for doc_id in ids:
         database.put({"_id": doc_id})
     with database.snapshot() as snapshot:
-        listed = [row.id.decode() for row in snapshot.docs()]
-        backwards = [row.id.decode() for row in snapshot.docs(reverse=True)]
-        from_middle = [row.id.decode() for row in snapshot.docs((base + "m").encode())]
+        listed = [doc_id.decode() for doc_id in snapshot.docs().ids]
+        backwards = [doc_id.decode() for doc_id in snapshot.docs(reverse=True).ids]
+        from_middle = [doc_id.decode() for doc_id in snapshot.docs((base + "m").encode()).ids]
     assert listed == sorted(ids, key=str.encode)
     assert backwards == listed[::-1]
     assert from_middle == listed[listed.index(base + "m") :]
@@ -155,7 +155,7 @@ def test_many_long_ids_in_an_awkward_order_run_out_of_no_labels(database: Databa
     ids = [f"{base}{n:04d}" for n in range(200, 0, -1)]
     database.update([document.parse({"_id": doc_id}) for doc_id in ids])
     with database.snapshot() as snapshot:
-        assert [row.id.decode() for row in snapshot.docs()] == ids[::-1]
+        assert [doc_id.decode() for doc_id in snapshot.docs().ids] == ids[::-1]
 
 
 def test_concurrent_writers_commit_together_and_none_is_lost(database: Database) -> None:

@@ -135,7 +135,7 @@ class RandomHistory(RuleBasedStateMachine):
             if doc_id in living:
                 assert self.database.get(doc_id)["n"] == known[self.winner(doc_id) or ""][0]
         with self.database.snapshot() as snapshot:
-            listed = {row.id.decode() for row in snapshot.docs()}
+            listed = {doc_id.decode() for doc_id in snapshot.docs().ids}
             changed = {row.id.decode() for row in snapshot.changes(0)}
         assert listed == living
         assert changed == {doc_id for doc_id, known in self.leaves.items() if known}
