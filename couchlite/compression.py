@@ -11,7 +11,7 @@ dictionary number N of this database. Dictionaries are never changed nor removed
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import zstandard
 
@@ -55,14 +55,15 @@ class BodyCodec:
         return (codec, data) if len(data) < len(text) else (RAW, text)
 
     def decode(self, codec: int, data: bytes) -> bytes:
-        if codec == RAW:
-            return data
+        return self.decoders()[codec](data)
+
+    def decoders(self) -> Mapping[int, Callable[[bytes], bytes]]:
+        """What restores the bodies of each codec; for the calling thread."""
         try:
-            return self._of_thread.decompressors[codec].decompress(data)  # type: ignore[no-any-return]
-        except (AttributeError, KeyError):
-            decompressors = self._of_thread.__dict__.setdefault("decompressors", {})
-            decompressors[codec] = zstandard.ZstdDecompressor(dict_data=self._dictionary(codec))
-            return decompressors[codec].decompress(data)  # type: ignore[no-any-return]
+            return self._of_thread.decoders  # type: ignore[no-any-return]
+        except AttributeError:
+            decoders = self._of_thread.decoders = _Decoders(self._dictionary)
+            return decoders
 
     def _dictionary(self, codec: int) -> zstandard.ZstdCompressionDict | None:
         if codec == PLAIN:
@@ -71,6 +72,19 @@ class BodyCodec:
         if data is None:
             raise KeyError(f"body dictionary {codec} is missing")
         return zstandard.ZstdCompressionDict(data)
+
+
+class _Decoders(dict[int, Callable[[bytes], bytes]]):
+    """Made one by one, as codecs are met."""
+
+    def __init__(self, dictionary: Callable[[int], zstandard.ZstdCompressionDict | None]) -> None:
+        super().__init__({RAW: bytes})
+        self._dictionary = dictionary
+
+    def __missing__(self, codec: int) -> Callable[[bytes], bytes]:
+        decoder: Callable[[bytes], bytes]
+        decoder = self[codec] = zstandard.ZstdDecompressor(dict_data=self._dictionary(codec)).decompress
+        return decoder
 
 
 def train(samples: Sequence[bytes]) -> bytes | None:

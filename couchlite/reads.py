@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -201,17 +202,39 @@ def revs_diff(reader: Reader, doc_id: str, revs: Sequence[Rev]) -> RevsDiff | No
     found = record(reader, doc_id)
     if found is None:
         return RevsDiff(list(revs), []) if revs else None
-    head = records.decode_head(found)
-    if not head.flags & records.HAS_TREE:
-        only = Rev.parse(head.rev.decode())
-        missing = [rev for rev in revs if rev != only]
-        if not missing:
-            return None
-        return RevsDiff(missing, [only] if any(rev.generation > only.generation for rev in missing) else [])
     tree = records.decode_tree(found)
     missing = tree.missing(revs)
-    if not missing:
-        return None
-    newest = max(rev.generation for rev in missing)
-    ancestors = [leaf.rev for leaf in tree.leaves() if leaf.rev.generation < newest]
-    return RevsDiff(missing, ancestors)
+    return RevsDiff(missing, tree.possible_ancestors(missing)) if missing else None
+
+
+_PLAIN_REVS = re.compile(r"(?:[1-9][0-9]{0,9}-[0-9a-f]{32},)*")
+
+
+def revs_diffs(
+    reader: Reader, wanted: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
+    """`revs_diff` of several documents, all in text: what is missing and what may be its ancestors. Documents
+    of which nothing is missing are left out.
+
+    :raises BadRequest: a malformed revision.
+    """
+    if not _PLAIN_REVS.fullmatch("".join([f"{rev}," for revs in wanted.values() for rev in revs])):
+        wanted = {doc_id: [Rev.parse(rev).text for rev in revs] for doc_id, revs in wanted.items()}
+    found = records_of(reader, [doc_id.encode() for doc_id in wanted])
+    diffs: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
+    for (doc_id, revs), known in zip(wanted.items(), found, strict=True):
+        if known is None:
+            if revs:
+                diffs[doc_id] = revs, ()
+        elif len(revs) == 1 and not known[0] & records.HAS_TREE:
+            only = records.rev_of(known).decode()
+            if revs[0] != only:
+                diffs[doc_id] = revs, (only,) if _generation(revs[0]) > _generation(only) else ()
+        elif diff := revs_diff(reader, doc_id, [Rev.parse(rev) for rev in revs]):
+            missing, ancestors = diff
+            diffs[doc_id] = [rev.text for rev in missing], [rev.text for rev in ancestors]
+    return diffs
+
+
+def _generation(rev: str) -> int:
+    return int(rev.partition("-")[0])

@@ -153,6 +153,16 @@ unpack_head = _HEAD.unpack_from
 """(flags, seq, body, size, length of the revision text that follows the head)."""
 
 
+def rev_of(record: bytes) -> bytes:
+    """The winner's revision as text."""
+    return record[HEAD_SIZE : HEAD_SIZE + record[HEAD_SIZE - 1]]
+
+
+def body_key(record: bytes) -> bytes:
+    """The key of the winner's body."""
+    return record[9:17]
+
+
 def revs_of(rows: Sequence[bytes]) -> list[bytes]:
     """The winners' revisions of document records."""
     return [row[HEAD_SIZE : HEAD_SIZE + row[HEAD_SIZE - 1]] for row in rows]
@@ -228,6 +238,16 @@ def decode_chain(record: bytes, head: DocHead) -> Chain | None:
     if len(runs) != 1 or not isinstance(runs[0][3], bytes):
         return None
     return Chain(*runs[0][2:6])
+
+
+def linear_digests(record: bytes) -> bytes | None:
+    """The digests of a document without branches as hexadecimal digits between `","`, newest first; None when
+    one of them is odd."""
+    chain = decode_chain(record, decode_head(record))
+    if chain is None:
+        return None
+    digits = chain.digests.hex().encode()
+    return b'","'.join([digits[at : at + 32] for at in range(len(digits) - 32, -1, -32)])
 
 
 def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> tuple[bytes, list[int]]:

@@ -3,10 +3,10 @@ an await."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from . import changes, listing, local_docs, reads, records, seq_counts
+from . import changes, doc_texts, listing, local_docs, reads, records, seq_counts
 from .blobs import BlobSource, BlobStore
 from .changes import ChangeRow
 from .compression import BodyCodec
@@ -65,6 +65,18 @@ class Snapshot:
 
     def revs_diff(self, doc_id: str, revs: Sequence[Rev]) -> RevsDiff | None:
         return reads.revs_diff(self.reader, doc_id, revs)
+
+    def revs_diffs(
+        self, wanted: Mapping[str, Sequence[str]]
+    ) -> dict[str, tuple[Sequence[str], Sequence[str]]]:
+        """See reads.revs_diffs."""
+        return reads.revs_diffs(self.reader, wanted)
+
+    def leaf_texts(
+        self, ids: Sequence[bytes], revs: Sequence[bytes | None], *, with_path: bool
+    ) -> list[bytes | None]:
+        """See doc_texts.leaf_texts."""
+        return doc_texts.leaf_texts(self.reader, self._codec, ids, revs, with_path=with_path)
 
     def body(self, number: int) -> tuple[bytes, tuple[AttachmentInfo, ...]]:
         """A body by its number, as listings and feeds name it: its JSON text and its attachments."""

@@ -27,6 +27,7 @@ from couchlite.server import Server
 
 from . import (
     attachments,
+    bulk,
     changes,
     cluster_setup,
     cors,
@@ -34,6 +35,7 @@ from . import (
     db_updates,
     documents,
     errors,
+    listings,
     local,
     node,
     response,
@@ -107,6 +109,22 @@ DATABASE = Route(member, "DELETE,GET,HEAD,POST", {"GET": databases.info, "POST":
 
 # /{db}/...: exactly these segments
 DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
+    ("_bulk_docs",): Route(member, "POST", {"POST": bulk.bulk_docs}),
+    ("_bulk_get",): Route(member, "POST", {"POST": bulk.bulk_get}),
+    ("_revs_diff",): Route(member, "POST", {"POST": bulk.revs_diff}),
+    ("_missing_revs",): Route(member, "POST", {"POST": bulk.missing_revs}),
+    ("_all_docs",): Route(
+        listings.lister, "GET,HEAD,POST", {"GET": listings.all_docs, "POST": listings.all_docs}
+    ),
+    ("_design_docs",): Route(
+        listings.lister, "GET,HEAD,POST", {"GET": listings.design_docs, "POST": listings.design_docs}
+    ),
+    ("_local_docs",): Route(
+        listings.lister, "GET,HEAD,POST", {"GET": listings.local_docs, "POST": listings.local_docs}
+    ),
+    ("_all_docs", "queries"): Route(listings.lister, "POST", {"POST": listings.all_docs_queries}),
+    ("_design_docs", "queries"): Route(listings.lister, "POST", {"POST": listings.design_docs_queries}),
+    ("_local_docs", "queries"): Route(listings.lister, "POST", {"POST": listings.local_docs_queries}),
     ("_changes",): Route(member, "GET,POST,HEAD", {"GET": changes.get, "POST": changes.post}),
     ("_security",): Route(member, "PUT,GET", {"GET": databases.get_security, "PUT": databases.put_security}),
     ("_revs_limit",): Route(

@@ -12,11 +12,12 @@ from couchlite import document
 from couchlite.database import Database
 from couchlite.document import Edit, Revision
 from couchlite.errors import BadRequest, NotFound
+from couchlite.local_docs import LocalDoc
 from couchlite.revision import Rev
 from couchlite.snapshot import Snapshot
 
 from . import response
-from .documents import parse_options
+from .documents import get_open_revs, parse_options
 from .request import Request
 
 
@@ -27,11 +28,10 @@ def is_local(doc_id: str) -> bool:
 async def get(request: Request) -> web.StreamResponse:
     """GET /{db}/_local/{name}. It has one revision, the current one, and that isn't found by name."""
     options = parse_options(request)
-    if (options.rev is not None and "latest" not in options) or options.all_leaves:
+    if options.all_leaves or options.open_revs is not None:
+        return await get_open_revs(request, options)
+    if options.rev is not None and "latest" not in options:
         raise NotFound("missing")
-    if options.open_revs is not None:
-        missing = b",".join(b'{"missing":"%b"}' % rev.text.encode() for rev in options.open_revs)
-        return response.json(request, 200, b"[%b]" % missing)
     with request.database().snapshot() as snapshot:
         revision = read(snapshot, request.doc_id)
     tag = etag(revision.rev, revision.body)
@@ -42,19 +42,26 @@ async def get(request: Request) -> web.StreamResponse:
 
 def read(snapshot: Snapshot, doc_id: str) -> Revision:
     """:raises NotFound:"""
-    found = snapshot.local(doc_id)
+    return as_revision(snapshot.local(doc_id))
+
+
+def as_revision(found: LocalDoc) -> Revision:
     rev = _rev(found.revision)
-    return Revision(doc_id, rev, False, found.body, path=(rev,))
+    return Revision(found.id, rev, False, found.body, path=(rev,))
 
 
-async def store(database: Database, edit: Edit) -> Rev:
-    """Store the document, or delete it; its new revision. Whatever is stored already is overwritten."""
+async def store(database: Database, edit: Edit, *, new_edits: bool = True) -> Rev:
+    """Store the document, or delete it; its new revision. Whatever is stored already is overwritten.
+
+    A replicated edit is stored in the same way, but CouchDB answers with the revision that it came with.
+    """
     if edit.deleted:
         with contextlib.suppress(NotFound):
             await asyncio.wrap_future(database.submit_local_delete(edit.id))
         return _rev(0)
     parent = _number(edit.path[0]) if edit.path else 0
-    return _rev(await asyncio.wrap_future(database.submit_local(edit.id, parent, edit.body)))
+    number = await asyncio.wrap_future(database.submit_local(edit.id, parent, edit.body))
+    return _rev(number) if new_edits else edit.path[0]
 
 
 def etag(rev: Rev, body: bytes) -> str:

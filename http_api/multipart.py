@@ -173,10 +173,12 @@ class MixedWriter:
     """A multipart/mixed body: documents (with attachments: each a multipart/related inside), and errors.
 
     open_revs and _bulk_get frame theirs a little differently; `bulk` has _bulk_get's: a line break before
-    the first delimiter and after the last one, and headers that name document and revision.
+    the first delimiter and after the last one, headers that name document and revision, and on request
+    another `kind`.
     """
 
-    def __init__(self, write: Write, *, bulk: bool = False) -> None:
+    def __init__(self, write: Write, *, bulk: bool = False, kind: str = "mixed") -> None:
+        self._kind = kind
         self.boundary = ("--" if bulk else "") + new_boundary()
         self._inner = ("--" if bulk else "") + new_boundary()
         self._write = write
@@ -186,7 +188,7 @@ class MixedWriter:
 
     @property
     def content_type(self) -> str:
-        return f'multipart/mixed; boundary="{self.boundary}"'
+        return f'multipart/{self._kind}; boundary="{self.boundary}"'
 
     async def document(self, doc_id: str, rev: str, document: bytes, parts: Sequence[AttachmentPart]) -> None:
         """One revision; without parts it is plain JSON."""
