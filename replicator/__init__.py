@@ -1,0 +1,1 @@
+"""The replicator: moves revisions between two peers."""
