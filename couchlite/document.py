@@ -125,7 +125,7 @@ def parse(document: Any, doc_id: str | None = None, *, max_size_bytes: int = MAX
     edit.fields = fields
     edit.body = jsontext.dumps(fields)
     if len(edit.body) > max_size_bytes:
-        raise TooLarge(edit.id, error="document_too_large")
+        raise TooLarge(document.get("_id", ""), error="document_too_large")
     return edit
 
 

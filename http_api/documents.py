@@ -115,7 +115,7 @@ async def get(request: Request) -> web.StreamResponse:
         return _get_plain(request)
     options = parse_options(request)
     if options.all_leaves or options.open_revs is not None:
-        return await _get_open_revs(request, options)
+        return await get_open_revs(request, options)
     revision, meta = open_document(request, options)
     return await _send(request, revision, meta, options)
 
@@ -245,7 +245,7 @@ def _length_is_unknown(info: AttachmentInfo) -> bool:
 # --- several revisions --------------------------------------------------------------------------------------
 
 
-async def _get_open_revs(request: Request, options: Options) -> web.StreamResponse:
+async def get_open_revs(request: Request, options: Options) -> web.StreamResponse:
     """GET /{db}/{docid}?open_revs=...: all leaves, or those revisions. Unordered in CouchDB's words; in fact
     it gives those found by revision, then those missing."""
     with request.database().snapshot() as snapshot:

@@ -18,7 +18,7 @@ from couchlite.config import Config
 from couchlite.database import Database
 from couchlite.document import AttachmentEdit, Edit, Revision
 from couchlite.edits import Result
-from couchlite.errors import Conflict, CouchliteError, IllegalDocumentId, TooLarge
+from couchlite.errors import BadRequest, Conflict, CouchliteError, IllegalDocumentId, TooLarge
 from couchlite.reads import MissingRev
 from couchlite.revision import Rev
 
@@ -127,7 +127,7 @@ async def store(
     """
     database = request.database()
     if local.is_local(edit.id):
-        return await local.store(database, edit)
+        return await local.store(database, edit, new_edits=new_edits)
     [refused] = await _refusals(request, [edit], new_edits=new_edits)
     if refused is not None:
         raise refused
@@ -151,7 +151,7 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     results: list[Result | None] = list(await _refusals(request, edits, new_edits=new_edits))
     for at, edit in enumerate(edits):
         if results[at] is None and local.is_local(edit.id):
-            results[at] = await local.store(database, edit)
+            results[at] = await local.store(database, edit, new_edits=new_edits)
     places = [at for at, result in enumerate(results) if result is None]
     written = await _write(database, [edits[at] for at in places], new_edits=new_edits)
     for at, result in zip(places, written, strict=True):
@@ -189,6 +189,10 @@ async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) 
 
 
 async def _stage(database: Database, edits: Sequence[Edit]) -> None:
+    for edit in edits:
+        for attachment in edit.attachments:
+            if attachment.follows and attachment.staged is None:
+                raise BadRequest(f"No data follow for attachment {attachment.name} of {edit.id}")
     size = sum(len(attachment.data or b"") for edit in edits for attachment in edit.attachments)
     if size > STAGE_IN_LOOP_MAX_BYTES:
         await asyncio.get_running_loop().run_in_executor(None, database.stage_attachments, edits)

@@ -18,7 +18,7 @@ from couchlite.revision import Rev
 from . import local, response
 from .documents import Options, etag_of, open_document, parse_options
 from .multipart import MultipartReader, is_related
-from .request import Request, decode, encode
+from .request import Request, decode, encode, integer
 from .staging import receive_parts, received_form
 from .submission import check_id, edit_of, named_revision, read_document, store
 
@@ -198,9 +198,7 @@ def written_status(request: Request, status: int) -> int:
     text = request.query_value("w")
     if text is None:
         return status
-    if not text.isdecimal():
-        raise BadRequest("The `w` value should be an integer.")
-    return 202 if int(text) > 1 else status
+    return 202 if integer(text) > 1 else status
 
 
 def _status(request: Request, edit: Edit) -> int:
