@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from .disk import sync_directory
 from .engine import Batch, Reader, Space
 from .errors import InternalError
 from .upload import Encoding, GzipPolicy, StagedBlob, Upload, storage_failure
@@ -145,7 +146,7 @@ class BlobStore:
             elif not target.exists():
                 # Discarded, or swept away between two runs of the transaction.
                 raise InternalError("the uploaded attachment is gone")
-            _sync_directory(target.parent)
+            sync_directory(target.parent)
         except OSError as error:
             raise storage_failure(error) from error
 
@@ -250,15 +251,4 @@ class BlobSource:
 def _make_directory(path: Path) -> None:
     if not path.is_dir():
         path.mkdir(exist_ok=True)
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the names in a directory durable; Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_directory(path.parent)

@@ -10,6 +10,7 @@ thread that
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -26,8 +27,10 @@ from typing import Any, TypeVar
 
 import lmdb
 
+from .disk import NO_SPACE, is_full, sync_directory
 from .engine import Batch, MustGrow, Reader
-from .errors import DataDirectoryError, InsufficientStorage
+from .errors import CouchliteError, DataDirectoryError, InsufficientStorage, InternalError
+from .lmdb_pages import is_truncated
 
 T = TypeVar("T")
 
@@ -42,8 +45,13 @@ RECLAIM_MIN_SHARE = 0.3
 """Free pages are used again by later writes, so a little of them is no reason to copy a store."""
 SCAN_CHUNK_PAIRS_MAX = 256
 """A scan to a given end reads so far ahead at most."""
-MAX_READERS = 1024
-"""Slots for read transactions at one moment over all processes; each is 64 bytes of the lock file."""
+MAX_READERS = 510
+"""Slots for read transactions at one moment over all processes."""
+LOCK_FILE_BYTES = (MAX_READERS + 2) * 64
+"""As LMDB lays it out. The space is taken at once: a page of it that can't be had later, on a full disk,
+would kill the process that touches it (SIGBUS)."""
+DEAD_READERS_CHECK_S = 30.0
+"""A killed process leaves its snapshot behind, because of which no page is used again: for so long."""
 
 
 class LmdbReader:
@@ -118,9 +126,10 @@ def _chunks_until(
 class LmdbBatch:
     """A write transaction."""
 
-    __slots__ = ("_spaces", "_txn", "writes")
+    __slots__ = ("_environment", "_spaces", "_txn", "writes")
 
     def __init__(self, environment: LmdbEnvironment, txn: lmdb.Transaction) -> None:
+        self._environment = environment
         self._txn = txn
         self._spaces = environment.spaces
         self.writes = 0
@@ -141,22 +150,22 @@ class LmdbBatch:
         self.writes += 1
         try:
             self._txn.put(key, value, db=self._spaces[space])
-        except lmdb.MapFullError as error:
-            raise MustGrow from error
+        except lmdb.Error as error:
+            raise self._environment.write_error(error) from error
 
     def append(self, space: IntEnum, key: bytes, value: bytes) -> None:
         self.writes += 1
         try:
             self._txn.put(key, value, append=True, db=self._spaces[space])
-        except lmdb.MapFullError as error:
-            raise MustGrow from error
+        except lmdb.Error as error:
+            raise self._environment.write_error(error) from error
 
     def delete(self, space: IntEnum, key: bytes) -> bool:
         self.writes += 1
         try:
             return bool(self._txn.delete(key, db=self._spaces[space]))
-        except lmdb.MapFullError as error:
-            raise MustGrow from error
+        except lmdb.Error as error:
+            raise self._environment.write_error(error) from error
 
 
 class LmdbEnvironment:
@@ -180,13 +189,19 @@ class LmdbEnvironment:
         self._gate = threading.Condition()
         self._open_transactions = 0
         self._busy = False
-        if create and not _newest_generation(path):
-            (path / "1").mkdir()
+        self._broken = False
+        self._readers_checked_at = 0.0
+        if create:
+            path.mkdir(exist_ok=True)
+            self._write_first()
         self._open_newest()
 
     def read(self) -> AbstractContextManager[Reader]:
         while True:
+            if self._broken:
+                self._alone(self._open_newest)
             self._enter()
+            new_size: int | None = None
             try:
                 txn = self._env.begin()
                 seal = txn.get(SEAL, db=self.spaces[0])
@@ -194,12 +209,12 @@ class LmdbEnvironment:
                     return LmdbReader(self, txn)
                 txn.abort()
             except lmdb.MapResizedError:
-                new_size: int | None = 0
+                new_size = 0
+            except lmdb.PanicError:
+                self._broken = True
             except BaseException:
                 self.leave()
                 raise
-            else:
-                new_size = None
             self.leave()
             self._alone(self._open_newest if new_size is None else lambda: self._env.set_mapsize(0))
 
@@ -208,9 +223,12 @@ class LmdbEnvironment:
 
     def _write(self, function: Callable[[Batch], T], *, sealed_too: bool) -> T:
         while True:
+            if self._broken:
+                self._alone(self._open_newest)
             self._enter()
             new_size: int | None = None
             try:
+                self._forget_dead_readers()
                 with self._env.begin(write=True) as txn:
                     if sealed_too or txn.get(SEAL, db=self.spaces[0]) is None:
                         return function(LmdbBatch(self, txn))
@@ -218,15 +236,15 @@ class LmdbEnvironment:
                 new_size = self._env.info()["map_size"] * 2
             except lmdb.MapResizedError:
                 new_size = 0
-            except (lmdb.DiskError, OSError) as error:
-                if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
-                    raise InsufficientStorage() from error
-                raise
+            except lmdb.PanicError:
+                self._broken = True
+            except lmdb.Error as error:
+                raise self.write_error(error) from error
             finally:
                 self.leave()
             if new_size is not None:
                 self._alone(partial(self._env.set_mapsize, new_size))
-            else:
+            elif not self._broken:
                 self._await_successor()
 
     def size_bytes(self) -> int:
@@ -250,6 +268,31 @@ class LmdbEnvironment:
         with self._gate:
             self._gate.wait_for(lambda: self._open_transactions == 0)
             self._env.close()
+
+    # what goes wrong
+
+    def write_error(self, error: lmdb.Error | OSError) -> CouchliteError | MustGrow:
+        """A failed write, in our words. LMDB calls a write that was cut short for lack of room EIO."""
+        if isinstance(error, lmdb.MapFullError):
+            return MustGrow()
+        code = error.errno if isinstance(error, OSError) else error.code
+        if code in NO_SPACE or (code == errno.EIO and is_full(self.path)):
+            return InsufficientStorage()
+        return InternalError(f"{self.path} can't be written: {error}")
+
+    def _open_error(self, error: lmdb.Error | OSError) -> CouchliteError:
+        if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
+            return DataDirectoryError(f"{self.path} is not a couchlite store or is damaged: {error}")
+        told = self.write_error(error)
+        if isinstance(told, InsufficientStorage):
+            return told
+        return DataDirectoryError(f"{self.path} can't be opened: {error}")
+
+    def _forget_dead_readers(self) -> None:
+        now = time.monotonic()
+        if now - self._readers_checked_at > DEAD_READERS_CHECK_S:
+            self._readers_checked_at = now
+            self._env.reader_check()
 
     # transactions are counted, and sometimes none may be open
 
@@ -283,31 +326,52 @@ class LmdbEnvironment:
     # generations
 
     def _open_newest(self) -> None:
-        """Open the newest generation, instead of the one that is open."""
-        newest = _newest_generation(self.path)
-        if newest == 0:
-            raise DataDirectoryError(f"{self.path} holds no store")
-        if newest == self._generation:
-            return
-        if self._generation:
+        """Open the newest generation, instead of the one that is open; or that one again, if it is broken:
+        after a failed write of its root page, LMDB refuses all work in an environment."""
+        while True:
+            newest = _newest_generation(self.path)
+            if newest == 0:
+                raise DataDirectoryError(f"{self.path} holds no store")
+            if newest == self._generation:
+                if not self._broken:
+                    return
+                self._env.close()
+            env, spaces = self._open(self.path / str(newest))
+            if _newest_generation(self.path) == newest:
+                break
+            # Its files were being removed, or it might even have been made anew, as an empty one.
+            env.close()
+        if self._generation not in (0, newest):
             self._env.close()
-        directory = self.path / str(newest)
+        self._env = env
+        self.spaces: list[Any] = spaces
         self._generation = newest
-        self._data_file = directory / "data.mdb"
+        self._data_file = self.path / str(newest) / "data.mdb"
+        self._broken = False
+        self._remove_leftovers()
+
+    def _open(self, directory: Path, *, is_new: bool = False) -> tuple[lmdb.Environment, list[Any]]:
+        file = directory / "data.mdb"
         try:
-            self._env = lmdb.open(
+            if not is_new and is_truncated(file):
+                raise DataDirectoryError(f"{self.path} is damaged: the end of its file is missing")
+            _reserve_lock_file(directory)
+            env = lmdb.open(
                 str(directory),
-                map_size=max(MAP_SIZE_START_BYTES, _file_size(self._data_file)),
+                map_size=_file_size(file) + MAP_SIZE_START_BYTES,
                 max_dbs=len(self._names),
                 max_readers=MAX_READERS,
-                create=newest == 1,
             )
-            self._env.reader_check()
+        except (lmdb.Error, OSError) as error:
+            raise self._open_error(error) from error
+        try:
+            env.reader_check()
             # One transaction for all: each handle opened by itself would be a commit of its own.
-            with self._env.begin(write=True) as txn:
-                self.spaces: list[Any] = [self._env.open_db(name, txn=txn) for name in self._names]
+            with env.begin(write=True) as txn:
+                return env, [env.open_db(name, txn=txn) for name in self._names]
         except lmdb.Error as error:
-            raise _open_error(self.path, error) from error
+            env.close()
+            raise self._open_error(error) from error
 
     def _write_successor(self) -> None:
         """The lock is held: seal, copy, show the copy, move on to it, remove the old one."""
@@ -327,9 +391,39 @@ class LmdbEnvironment:
             if isinstance(error, lmdb.Error | OSError):
                 raise InsufficientStorage(f"the store can't be made smaller: {error}") from error
             raise
-        _sync_directory(self.path)
+        sync_directory(self.path)
         self._alone(self._open_newest)
         shutil.rmtree(old, ignore_errors=True)
+
+    def _write_first(self) -> None:
+        """Make the first generation, whole or not at all, unless there is one."""
+        if _newest_generation(self.path):
+            return
+        held = self._hold_seal_lock(wait=True)
+        assert held is not None
+        try:
+            if not _newest_generation(self.path):
+                draft = self.path / "draft"
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                env, _spaces = self._open(draft, is_new=True)
+                env.close()
+                sync_directory(draft)
+                os.rename(draft, self.path / "1")
+                sync_directory(self.path)
+        except OSError as error:
+            raise self.write_error(error) from error
+        finally:
+            os.close(held)
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a process left behind that was killed while it made a successor."""
+        names = [name for name in os.listdir(self.path) if self._is_leftover(name)]
+        held = self._hold_seal_lock() if names else None
+        if held is not None:
+            for name in names:
+                shutil.rmtree(self.path / name, ignore_errors=True)
+            os.close(held)
 
     def _mark(self, seal: bytes | None) -> None:
         def run(batch: Batch) -> None:
@@ -340,12 +434,15 @@ class LmdbEnvironment:
 
         self._write(run, sealed_too=True)
 
+    def _is_leftover(self, name: str) -> bool:
+        return name == "draft" or (name.isdigit() and int(name) < self._generation)
+
     def _lift_seal_of(self, draft: Path) -> None:
-        size = _file_size(draft / "data.mdb") + MAP_SIZE_START_BYTES
-        env = lmdb.open(str(draft), map_size=size, max_dbs=len(self._names))
+        env, spaces = self._open(draft)
         with env.begin(write=True) as txn:
-            txn.delete(SEAL, db=env.open_db(self._names[0], txn=txn))
+            txn.delete(SEAL, db=spaces[0])
         env.close()
+        sync_directory(draft)
 
     def _await_successor(self) -> None:
         """The generation is sealed: wait for the next one, or lift the seal of a process that died."""
@@ -362,11 +459,12 @@ class LmdbEnvironment:
         finally:
             os.close(held)
 
-    def _hold_seal_lock(self) -> int | None:
-        """A descriptor that holds the right to seal until it is closed; None when somebody else has it."""
+    def _hold_seal_lock(self, *, wait: bool = False) -> int | None:
+        """A descriptor that holds the right to seal until it is closed; None when somebody else has it and is
+        not to be waited for."""
         held = os.open(self.path / "seal.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             os.close(held)
             return None
@@ -384,14 +482,6 @@ def _newest_generation(path: Path) -> int:
     return max((int(name) for name in os.listdir(path) if name.isdigit()), default=0)
 
 
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _file_size(path: Path) -> int:
     try:
         return os.stat(path).st_size
@@ -399,7 +489,17 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def _open_error(path: Path, error: lmdb.Error) -> DataDirectoryError:
-    if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
-        return DataDirectoryError(f"{path} is not a couchlite store or is damaged: {error}")
-    return DataDirectoryError(f"{path} can't be opened: {error}")
+def _reserve_lock_file(directory: Path) -> None:
+    """Give LMDB's lock file its space before it is used.
+
+    Only when it has not got it: LMDB's locks are the process's, and closing the file would undo them.
+    """
+    path = directory / "lock.mdb"
+    with contextlib.suppress(FileNotFoundError):
+        if os.stat(path).st_blocks * 512 >= LOCK_FILE_BYTES:
+            return
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        os.posix_fallocate(file, 0, LOCK_FILE_BYTES)
+    finally:
+        os.close(file)

@@ -27,6 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
+from .disk import NO_SPACE
 from .errors import CouchliteError, DatabaseNotFound, InsufficientStorage, InternalError
 
 Encoding = Literal["gzip"]
@@ -45,7 +46,6 @@ GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 """No name, no time, made on Unix: what zlib writes there. Pinned, for elsewhere it names another system."""
 GZIP_WINDOW_BITS = 16 + 15
 GZIP_MEMORY_LEVEL = 8
-NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,34 @@
+"""What the file system is asked beside reading and writing."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from pathlib import Path
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a write fails with when there is no room for it."""
+PROBE_BYTES = 1 << 20
+"""A disk on which so much can't be had is full."""
+
+
+def is_full(directory: Path) -> bool:
+    """Whether the file system of a directory, or the user's share of it, has no more room."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            os.posix_fallocate(probe.fileno(), 0, PROBE_BYTES)
+    except OSError as error:
+        return error.errno in NO_SPACE
+    return False
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
