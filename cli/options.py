@@ -1,0 +1,73 @@
+"""Options and output that the commands for databases and documents have in common."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from couchlite.jsontext import dumps
+
+from .stores import Store, local_store
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def on_store(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command options that say where the databases are, and the open store as its first argument."""
+
+    @click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        default=Path("couchlite-data"),
+        envvar="COUCHLITE_DATA_DIR",
+        show_default=True,
+        show_envvar=True,
+        help="Work on this data directory, whether it is being served or not.",
+    )
+    @click.option(
+        "--url",
+        envvar="COUCHLITE_URL",
+        show_envvar=True,
+        help="Work on the server at this address instead, such as http://127.0.0.1:5984.",
+    )
+    @click.option("--user", envvar="COUCHDB_USER", show_envvar=True, help="Who logs in to the server.")
+    @click.option("--password", envvar="COUCHDB_PASSWORD", show_envvar=True, help="With which password.")
+    @functools.wraps(function)
+    def command(
+        data_dir: Path, url: str | None, user: str | None, password: str | None, **arguments: Any
+    ) -> None:
+        if url is None:
+            with local_store(data_dir) as store:
+                function(store, **arguments)
+            return
+        from .remote_store import RemoteStore  # which costs a local command's start nothing
+
+        remote: Store = RemoteStore(url, user, password)
+        function(remote, **arguments)
+
+    return command
+
+
+def print_json(value: Any) -> None:
+    """One value: in a readable layout on a terminal, on one line elsewhere."""
+    if sys.stdout.isatty():
+        import json
+
+        click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    else:
+        click.echo(dumps(value))
+
+
+def bytes_text(size: int) -> str:
+    """`1.5 MiB`."""
+    number = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024:
+            return f"{size} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} TiB"
