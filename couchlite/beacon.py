@@ -27,7 +27,7 @@ class Beacon:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if os.fstat(descriptor).st_size < _NUMBER.size:
-                os.ftruncate(descriptor, _NUMBER.size)
+                os.pwrite(descriptor, bytes(_NUMBER.size), 0)  # a hole could not be filled on a full disk
             self._memory = mmap.mmap(descriptor, _NUMBER.size)
         finally:
             os.close(descriptor)

@@ -25,10 +25,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from .disk import sync_directory
+from .disk import storage_failure, sync_directory
 from .engine import Batch, Reader, Space
 from .errors import InternalError
-from .upload import Encoding, GzipPolicy, StagedBlob, Upload, storage_failure
+from .upload import Encoding, GzipPolicy, StagedBlob, Upload
 
 CHUNK_BYTES = 256 * 1024
 """What a reader is given at a time: long enough for few system calls, short enough for many slow readers."""

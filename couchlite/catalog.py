@@ -143,7 +143,6 @@ class Catalog:
         validate_name(name)
         self._refuse_known(name)
         entry = Entry(name, secrets.token_hex(16), time.time(), props)
-        prepare(entry)
 
         def run(batch: Batch) -> None:
             if batch.get(CatalogSpace.DATABASES, name.encode()) is not None:
@@ -153,6 +152,7 @@ class Catalog:
             _log(batch, name, "created")
 
         try:
+            prepare(entry)
             self._engine.write(run)
         except BaseException:
             shutil.rmtree(self.database_path(entry.uuid), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What the file system is asked beside reading and writing."""
+"""What the file system is asked beside reading and writing, and what it refuses."""
 
 from __future__ import annotations
 
@@ -7,10 +7,21 @@ import os
 import tempfile
 from pathlib import Path
 
+from .errors import CouchliteError, DatabaseNotFound, InsufficientStorage, InternalError
+
 NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a write fails with when there is no room for it."""
 PROBE_BYTES = 1 << 20
 """A disk on which so much can't be had is full."""
+
+
+def storage_failure(error: OSError) -> CouchliteError:
+    """A refused write to a database's directory, in our words."""
+    if error.errno in NO_SPACE:
+        return InsufficientStorage()
+    if error.errno == errno.ENOENT:
+        return DatabaseNotFound()
+    return InternalError(f"the data can't be written: {error.strerror or error}")
 
 
 def is_full(directory: Path) -> bool:

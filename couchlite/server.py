@@ -15,9 +15,10 @@ from .catalog import Catalog, Entry
 from .config import Config
 from .config_defaults import Sections
 from .database import BLOBS_DIRECTORY, STORE_DIRECTORY, Database
+from .disk import storage_failure
 from .doorbell import Doorbell
 from .engine import Space
-from .errors import DatabaseNotFound
+from .errors import DatabaseNotFound, InsufficientStorage
 from .records import from_u64, u64
 from .storage import LmdbEnvironment
 from .writer import Writer
@@ -121,8 +122,11 @@ class Server:
     def _lay_out(self, entry: Entry) -> None:
         """Make an empty database on disk, before the catalog names it."""
         path = self.catalog.database_path(entry.uuid)
-        (path / STORE_DIRECTORY).mkdir(parents=True)
-        (path / BLOBS_DIRECTORY).mkdir()
+        try:
+            (path / STORE_DIRECTORY).mkdir(parents=True)
+            (path / BLOBS_DIRECTORY).mkdir()
+        except OSError as error:
+            raise storage_failure(error) from error
         LmdbEnvironment(path / STORE_DIRECTORY, Space, create=True).close()
 
     def _database(self, entry: Entry) -> Database:
@@ -206,8 +210,11 @@ class Server:
         names = set()
         while self._unlogged:
             names.add(self._unlogged.pop())
-        if names:
-            self.catalog.log_updates(sorted(names))
+        try:
+            if names:
+                self.catalog.log_updates(sorted(names))
+        except InsufficientStorage:
+            self._unlogged |= names  # later; whoever writes is told
 
     def _look_for_settings(self) -> None:
         """Make up for a process that died after it had changed a setting and before it told."""

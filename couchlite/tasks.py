@@ -6,11 +6,12 @@ that of a process that died is recognised by its lock and removed.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 import time
-from io import BufferedRandom
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -24,27 +25,28 @@ _SUFFIX = ".task"
 
 class Task:
     """One piece of work under way, listed while the context manager is open. `fields` are shown as they
-    are."""
+    are. That it can't be shown, on a full disk, is no reason not to do it."""
 
     def __init__(self, directory: Path, kind: str, **fields: Any) -> None:
         self._path = directory / f"{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}"
         now = int(time.time())
         self._fields = {"type": kind, "started_on": now, "updated_on": now, **fields}
         self._written_at = 0.0
-        self._file: BufferedRandom | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> Self:
-        self._file = open(self._path, "w+b")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
+        with contextlib.suppress(OSError):
+            self._file = open(self._path, "w+b", buffering=0)
+            fcntl.flock(self._file, fcntl.LOCK_EX)
         self._write()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._file is not None
-        self._path.unlink(missing_ok=True)
-        self._file.close()
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            self._file.close()
 
     def update(self, **fields: Any) -> None:
         """Show how far the work is; cheap enough to be called often."""
@@ -54,12 +56,12 @@ class Task:
             self._write()
 
     def _write(self) -> None:
-        assert self._file is not None
         self._written_at = time.monotonic()
-        self._file.seek(0)
-        self._file.write(jsontext.dumps(self._fields))
-        self._file.truncate()
-        self._file.flush()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.seek(0)
+                self._file.write(jsontext.dumps(self._fields))
+                self._file.truncate()
 
 
 def listed(directory: Path) -> list[dict[str, Any]]:

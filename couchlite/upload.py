@@ -13,7 +13,6 @@ What must stay true here:
 from __future__ import annotations
 
 import asyncio
-import errno
 import hashlib
 import os
 import re
@@ -27,8 +26,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from .disk import NO_SPACE
-from .errors import CouchliteError, DatabaseNotFound, InsufficientStorage, InternalError
+from .disk import storage_failure
+from .errors import InternalError
 
 Encoding = Literal["gzip"]
 
@@ -302,15 +301,6 @@ class _GzipStream:
             return encoded
         self._begun = True
         return GZIP_HEADER + encoded[len(GZIP_HEADER) :]
-
-
-def storage_failure(error: OSError) -> CouchliteError:
-    """What the operating system refused, in our words."""
-    if error.errno in NO_SPACE:
-        return InsufficientStorage()
-    if error.errno == errno.ENOENT:
-        return DatabaseNotFound()
-    return InternalError(f"an attachment can't be stored: {error.strerror or error}")
 
 
 def _told(error: BaseException) -> BaseException:
