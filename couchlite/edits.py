@@ -88,18 +88,24 @@ def _identity(attachment: AttachmentEdit) -> tuple[str, str, bytes]:
 
 
 def new_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> list[Result]:
-    """Apply interactive edits in order; each gives its new revision, or the Conflict that refused it.
+    """Apply interactive edits; each gives its new revision, or the Conflict that refused it, in their order.
+
+    Sequences are given in the order of the ids, as in CouchDB; that is also the order the index likes.
 
     :raises MissingStub: an attachment stub stands for nothing; then none of the edits may be kept.
     """
-    results: list[Result] = []
-    for prepared in edits:
+    results: list[Result] = [_PENDING] * len(edits)
+    for at in sorted(range(len(edits)), key=lambda at: edits[at].edit.id):
         try:
-            results.append(new_edit(txn, context, prepared))
+            results[at] = new_edit(txn, context, edits[at])
         except Conflict as error:
-            results.append(error)
+            results[at] = error
     _learn_dictionary(txn, context)
     return results
+
+
+_PENDING = Conflict()
+"""Holds the place of a result until it is there."""
 
 
 def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
@@ -223,8 +229,8 @@ def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared])
     by_id: dict[str, list[Prepared]] = {}
     for prepared in edits:
         by_id.setdefault(prepared.edit.id, []).append(prepared)
-    for doc_id, group in by_id.items():
-        _graft(txn, context, doc_id.encode(), group)
+    for doc_id in sorted(by_id):
+        _graft(txn, context, doc_id.encode(), by_id[doc_id])
     _learn_dictionary(txn, context)
 
 

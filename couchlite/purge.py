@@ -19,8 +19,7 @@ def purge(txn: WriteTxn, wanted: Mapping[str, Sequence[Rev]]) -> dict[str, list[
     purged = {}
     for doc_id, revs in wanted.items():
         purged[doc_id] = _purge_document(txn, doc_id.encode(), revs)
-        if purged[doc_id]:
-            _note(txn, doc_id, purged[doc_id])
+        _note(txn, doc_id, revs)
     return purged
 
 
@@ -45,7 +44,7 @@ def _purge_document(txn: WriteTxn, id_bytes: bytes, revs: Sequence[Rev]) -> list
 
 
 def _note(txn: WriteTxn, doc_id: str, revs: Sequence[Rev]) -> None:
-    """Keep the newest `purged_infos_limit` purges; indexes and peers learn of them from there."""
+    """Keep the newest `purged_infos_limit` requests, as they were made; indexes and peers learn from them."""
     state = txn.state
     state.purge_seq += 1
     row = records.encode_fields([doc_id, [str(rev) for rev in revs]])
@@ -56,9 +55,9 @@ def _note(txn: WriteTxn, doc_id: str, revs: Sequence[Rev]) -> None:
 
 
 def infos(reader: Reader) -> list[tuple[str, list[Rev]]]:
-    """What was purged, oldest first."""
+    """What was asked to be purged, in the order of the ids and revisions, as CouchDB lists it."""
     rows = []
     for _key, row in reader.scan(Space.PURGES):
         doc_id, revs = records.decode_fields(row)
         rows.append((doc_id, [Rev.parse(rev) for rev in revs]))
-    return rows
+    return sorted(rows, key=lambda row: (row[0].encode(), row[1]))
