@@ -31,7 +31,7 @@ def leaf_texts(
         if record is not None and not record[0] & records.BRANCHED:
             leaf = records.rev_of(record)
             frame = get(Space.BODIES, records.body_key(record)) if rev is None or rev == leaf else None
-            path = _path(record, leaf) if with_path else b""
+            path = _path(record, leaf, with_path)
             if frame is not None and path is not None and not records.has_attachments(frame):
                 body = decoders[frame[0]](frame[1:])
                 comma = b"," if len(body) > 2 else b""
@@ -44,11 +44,14 @@ def leaf_texts(
     return texts
 
 
-def _path(record: bytes, leaf: bytes) -> bytes | None:
-    """The `_revisions` member of a document without branches; None when its revisions are odd."""
+def _path(record: bytes, leaf: bytes, shown: bool) -> bytes | None:
+    """The `_revisions` member of a document without branches if it is to be `shown`, else nothing; None when
+    its revisions are odd."""
     generation, _, digest = leaf.partition(b"-")
     if len(digest) != HEX_DIGEST_SIZE:
         return None
+    if not shown:
+        return b""
     digests = records.linear_digests(record) if record[0] & records.HAS_TREE else digest
     if digests is None:
         return None

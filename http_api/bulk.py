@@ -247,6 +247,8 @@ class _BulkGet:
         await write(b'{"id":%b,"docs":[' % dumps(wanted.id))
         separator = b""
         for result in self._open(wanted):
+            if isinstance(result, MissingRev):
+                result = _Failed(wanted.id, result.rev.text, "not_found", "missing")
             if isinstance(result, _Failed):
                 await write(b'%b{"error":%b}' % (separator, result.text()))
             else:
@@ -265,7 +267,10 @@ class _BulkGet:
         for item in self._items:
             wanted = _read(item)
             for result in self._open(wanted):
-                if isinstance(result, _Failed):
+                if isinstance(result, MissingRev):
+                    members = {"rev": result.rev.text, "error": "not_found", "reason": "missing"}
+                    await mixed.error(dumps(members))
+                elif isinstance(result, _Failed):
                     await mixed.error(result.text())
                 else:
                     revision, options = result
@@ -275,7 +280,7 @@ class _BulkGet:
             await mixed.end()
         return await stream.end()
 
-    def _open(self, wanted: _Wanted | _Failed) -> list[tuple[Revision, Options] | _Failed]:
+    def _open(self, wanted: _Wanted | _Failed) -> Sequence[tuple[Revision, Options] | MissingRev | _Failed]:
         """What there is of a document, with how it is to be shown."""
         if isinstance(wanted, _Failed):
             return [wanted]
@@ -288,17 +293,15 @@ class _BulkGet:
         if not results:
             return [_Failed(wanted.id, "undefined", "not_found", "missing")]
         results.sort(key=lambda result: (isinstance(result, MissingRev), result.rev))
-        return [self._shown(wanted, result, options) for result in results]
+        return [
+            result if isinstance(result, MissingRev) else self._shown(result, options) for result in results
+        ]
 
-    def _shown(
-        self, wanted: _Wanted, result: Revision | MissingRev, options: Options
-    ) -> tuple[Revision, Options] | _Failed:
-        if isinstance(result, MissingRev):
-            return _Failed(wanted.id, str(result.rev), "not_found", "missing")
+    def _shown(self, revision: Revision, options: Options) -> tuple[Revision, Options] | _Failed:
         try:
-            return user_documents.shown(self._request, result), options
+            return user_documents.shown(self._request, revision), options
         except CouchliteError as error:
-            return _Failed(wanted.id, str(result.rev), error.error, error.reason)
+            return _Failed(revision.id, revision.rev.text, error.error, error.reason)
 
 
 _ABSENT = object()

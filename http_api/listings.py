@@ -87,9 +87,10 @@ async def _answer(request: Request, namespace: Namespace) -> web.StreamResponse:
 
 
 async def _answer_queries(request: Request, namespace: Namespace) -> web.StreamResponse:
-    queries = await read_queries(request)
-    for options in queries:
+    queries = []
+    for options in await read_queries(request):
         _validate(request, options)
+        queries.append(options)
     stream = Stream(request)
     await stream.write(b'{"results":[')
     for number, options in enumerate(queries):

@@ -9,8 +9,8 @@ of one that is given twice the last counts, and a query counts after a body.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from couchlite import partitions
@@ -167,10 +167,11 @@ async def read_options(request: Request) -> ViewOptions:
     return options
 
 
-async def read_queries(request: Request) -> list[ViewOptions]:
-    """The options of each of several `queries` in a body; those in the query of the address hold for all.
+async def read_queries(request: Request) -> Iterator[ViewOptions]:
+    """The options of each of several `queries` in a body, read one by one; those in the query of the address
+    hold for all.
 
-    :raises BadRequest:
+    :raises BadRequest: also while they are read.
     """
     body = await request.json_object()
     if "queries" not in body:
@@ -178,16 +179,17 @@ async def read_queries(request: Request) -> list[ViewOptions]:
     queries = body["queries"]
     if not isinstance(queries, list):
         raise BadRequest("`queries` member must be an array.")
-    all_options = []
-    for members in queries:
-        options = ViewOptions()
-        options.read_query(request.query)
-        options.keys = options.group = options.group_level = None
-        if not isinstance(members, dict):
-            raise BadRequest("`queries` member must be an array of objects.")
-        options.read_body(members)
-        all_options.append(options)
-    return all_options
+    shared = ViewOptions()
+    shared.read_query(request.query)
+    return (_read_one_of(shared, members) for members in queries)
+
+
+def _read_one_of(shared: ViewOptions, members: Any) -> ViewOptions:
+    if not isinstance(members, dict):
+        raise BadRequest("`queries` member must be an array of objects.")
+    options = replace(shared, keys=None, group=None, group_level=None)
+    options.read_body(members)
+    return options
 
 
 _BOOLEANS: dict[str | bool, Any] = {"true": True, True: True, "false": False, False: False}
