@@ -109,6 +109,11 @@ class Server:
         """Long work under way in any process that has this directory open, oldest first."""
         return tasks.listed(self.path / "run")
 
+    def wake_feeds(self) -> None:
+        """Let every feed of this process look up from its wait: the server is about to stop."""
+        for database in list(self._open.values()):
+            database.feed.wake_all()
+
     def close(self) -> None:
         """Commit what is queued and close everything; no database may be used any more."""
         self._doorbell.close()

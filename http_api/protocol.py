@@ -147,6 +147,7 @@ class Listener:
         """
         self._listening.close()
         self._app.stopping.set()
+        self._app.server.wake_feeds()
         deadline = time.monotonic() + grace_s
         while self._close_idle() and time.monotonic() < deadline:
             await asyncio.sleep(BUSY_CHECK_S)
