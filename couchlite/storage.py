@@ -53,6 +53,10 @@ would kill the process that touches it (SIGBUS)."""
 DEAD_READERS_CHECK_S = 30.0
 """A killed process leaves its snapshot behind, because of which no page is used again: for so long."""
 
+_opening = threading.Lock()
+"""lmdb refuses a file that the process has open, by its inode, and forgets an inode only after the file is
+closed: until then a new environment whose file got the inode of a deleted one would be refused."""
+
 
 class LmdbReader:
     """A read transaction; also the context manager that ends it."""
@@ -267,7 +271,7 @@ class LmdbEnvironment:
     def close(self) -> None:
         with self._gate:
             self._gate.wait_for(lambda: self._open_transactions == 0)
-            self._env.close()
+            _close(self._env)
 
     # what goes wrong
 
@@ -335,14 +339,14 @@ class LmdbEnvironment:
             if newest == self._generation:
                 if not self._broken:
                     return
-                self._env.close()
+                _close(self._env)
             env, spaces = self._open(self.path / str(newest))
             if _newest_generation(self.path) == newest:
                 break
             # Its files were being removed, or it might even have been made anew, as an empty one.
-            env.close()
+            _close(env)
         if self._generation not in (0, newest):
-            self._env.close()
+            _close(self._env)
         self._env = env
         self.spaces: list[Any] = spaces
         self._generation = newest
@@ -355,13 +359,14 @@ class LmdbEnvironment:
         try:
             if not is_new and is_truncated(file):
                 raise DataDirectoryError(f"{self.path} is damaged: the end of its file is missing")
-            _reserve_lock_file(directory)
-            env = lmdb.open(
-                str(directory),
-                map_size=_file_size(file) + MAP_SIZE_START_BYTES,
-                max_dbs=len(self._names),
-                max_readers=MAX_READERS,
-            )
+            with _opening:
+                _reserve_lock_file(directory)
+                env = lmdb.open(
+                    str(directory),
+                    map_size=_file_size(file) + MAP_SIZE_START_BYTES,
+                    max_dbs=len(self._names),
+                    max_readers=MAX_READERS,
+                )
         except (lmdb.Error, OSError) as error:
             raise self._open_error(error) from error
         try:
@@ -370,7 +375,7 @@ class LmdbEnvironment:
             with env.begin(write=True) as txn:
                 return env, [env.open_db(name, txn=txn) for name in self._names]
         except lmdb.Error as error:
-            env.close()
+            _close(env)
             raise self._open_error(error) from error
 
     def _write_successor(self) -> None:
@@ -407,7 +412,7 @@ class LmdbEnvironment:
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
                 env, _spaces = self._open(draft, is_new=True)
-                env.close()
+                _close(env)
                 sync_directory(draft)
                 os.rename(draft, self.path / "1")
                 sync_directory(self.path)
@@ -441,7 +446,7 @@ class LmdbEnvironment:
         env, spaces = self._open(draft)
         with env.begin(write=True) as txn:
             txn.delete(SEAL, db=spaces[0])
-        env.close()
+        _close(env)
         sync_directory(draft)
 
     def _await_successor(self) -> None:
@@ -487,6 +492,11 @@ def _file_size(path: Path) -> int:
         return os.stat(path).st_size
     except FileNotFoundError:
         return 0
+
+
+def _close(env: lmdb.Environment) -> None:
+    with _opening:
+        env.close()
 
 
 def _reserve_lock_file(directory: Path) -> None:
