@@ -28,7 +28,7 @@ from couchlite.provision import Credentials
 from couchlite.server import Server
 from couchlite.user_store import open_accounts
 
-from . import logs
+from . import allocator, logs
 from .access_log import AccessLog
 from .app import App
 from .metrics import Metrics
@@ -97,6 +97,7 @@ def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable
     :param ready: called once requests are answered.
     :raises OSError: the address can't be used. :raises DataDirectoryError: the data directory can't.
     """
+    allocator.tune()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(serving, shared, worker, ready))
 
