@@ -10,7 +10,7 @@ fabric_view_changes and fabric_rpc:changes, for a database of one shard.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,6 +52,8 @@ class Page(NamedTuple):
     """The documents, if they are shown."""
     revisions: Sequence[tuple[Revision, Meta]] | None = None
     """The documents, if they are wanted as revisions."""
+    rendered: dict[Hashable, bytes] | None = None
+    """Where several feeds show this very page: what one has made of it, for the others."""
 
 
 class ChangesFeed:
@@ -77,6 +79,9 @@ class ChangesFeed:
         self._in_round = False
         self._more = False
         """Whether the round may have another page."""
+        self._has_waited = False
+        self._kind = repr(options)
+        """Equal for feeds that show the same."""
 
     @property
     def is_full(self) -> bool:
@@ -104,43 +109,64 @@ class ChangesFeed:
 
     async def wait(self, timeout_s: float) -> bool:
         """Wait until there may be news; False when `timeout_s` went by first."""
+        self._has_waited = True
         return await self._database.feed.wait_past(self._until, timeout_s)
 
     async def read(self) -> Page | None:
         """The next page of the round; it may be empty though the round goes on. None at the round's end."""
+        wanted = self._options.filter
         if self._in_round and not self._more:
             self._end_round()
             return None
-        wanted = self._options.filter
+        if self._has_waited and not self._in_round and wanted is None and not self._options.as_revisions:
+            return self._read_together()
+        if wanted is None or isinstance(wanted, IdFilter):
+            return self._read()
         with self._database.snapshot() as snapshot:
-            if not self._in_round:
-                self._begin_round(snapshot)
             columns = self._next_columns(snapshot)
             if not columns.seqs:
                 self._end_round()
                 return None
-            if wanted is None or isinstance(wanted, IdFilter):
-                return self._give(self._page(snapshot, columns))
             question = _Question(snapshot, columns, wanted, self._options)
         return self._give_passing(question, await wanted.passes(question.texts))
+
+    def _read(self) -> Page | None:
+        with self._database.snapshot() as snapshot:
+            columns = self._next_columns(snapshot)
+            if not columns.seqs:
+                self._end_round()
+                return None
+            return self._give(self._page(snapshot, columns))
+
+    def _read_together(self) -> Page | None:
+        """The first page after waiting: of all that have waited at the same place for the same, the first
+        one reads it. (Who has just come must see all that is stored, which this process may not have heard
+        of yet.)"""
+        shared = self._database.feed.shared
+        key = self._edge, self._kind
+        known: tuple[int, Page] | None = shared.get(key)
+        if known is not None and (self._left is None or self._left >= len(known[1].columns.seqs)):
+            self._begin_round(known[0])
+            self._more = False
+            return self._give(known[1])
+        page = self._read()
+        if page is not None and not self._more:
+            page = page._replace(rendered={})
+            shared[key] = self._until, page
+        return page
 
     @property
     def _left(self) -> int | None:
         limit = self._options.limit
         return None if limit is None else max(0, limit - self.shown)
 
-    def _begin_round(self, snapshot: Snapshot) -> None:
-        options = self._options
-        self._until = snapshot.state().update_seq
-        if options.descending:
-            self._edge = self._until + 1
+    def _begin_round(self, until: int) -> None:
+        self._until = until
+        if self._options.descending:
+            self._edge = until + 1
         self._began_at = self._edge
         self._shown_before = self.shown
         self._in_round = True
-        if isinstance(options.filter, IdFilter):
-            since = 0 if options.descending else self._edge
-            rows = options.filter.find(snapshot.reader, since, self._until)
-            self._found = changes.columns(rows[::-1] if options.descending else rows)
 
     def _end_round(self) -> None:
         if not self.is_full and not self._options.descending:
@@ -151,6 +177,12 @@ class ChangesFeed:
     def _next_columns(self, snapshot: Snapshot) -> SeqColumns:
         """The next changes of the round."""
         options = self._options
+        if not self._in_round:
+            self._begin_round(snapshot.state().update_seq)
+            if isinstance(options.filter, IdFilter):
+                since = 0 if options.descending else self._edge
+                rows = options.filter.find(snapshot.reader, since, self._until)
+                self._found = changes.columns(rows[::-1] if options.descending else rows)
         limit = REVISIONS_PER_PAGE if options.as_revisions else PAGE_ROWS
         if self._left is not None and (self._found is not None or options.filter is None or self.is_full):
             limit = min(limit, self._left)

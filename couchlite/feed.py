@@ -8,7 +8,15 @@ index again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+from collections.abc import Hashable, Iterator
+from itertools import islice
+from typing import Any
+
+WOKEN_AT_ONCE = 100
+"""Thousands of feeds wake in turns, between which others are served: not least the answer to the write that
+woke them."""
 
 
 class Feed:
@@ -16,6 +24,8 @@ class Feed:
 
     def __init__(self) -> None:
         self.seq = 0
+        self.shared: dict[Hashable, Any] = {}
+        """What waiters that ask for the same share; it is thrown away with every move."""
         self._lock = threading.Lock()
         self._waiting: dict[asyncio.AbstractEventLoop, set[asyncio.Future[None]]] = {}
 
@@ -28,18 +38,16 @@ class Feed:
             if seq <= self.seq:
                 return
             self.seq = seq
-            loops, self._waiting = self._waiting, {}
-        for loop, futures in loops.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_wake, futures)
+            self.shared = {}
+        self.wake_all()
 
     def wake_all(self) -> None:
         """Let every waiter look again: the database was deleted, or the server stops."""
         with self._lock:
             loops, self._waiting = self._waiting, {}
         for loop, futures in loops.items():
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(_wake, futures)
+            with contextlib.suppress(RuntimeError):  # the loop was closed: nobody waits there any more
+                loop.call_soon_threadsafe(_wake, loop, iter(futures))
 
     async def wait_past(self, seq: int, timeout_s: float | None = None) -> bool:
         """Wait until the database may have moved past `seq`; False when `timeout_s` went by first."""
@@ -66,10 +74,14 @@ class Feed:
                         del self._waiting[loop]
 
 
-def _wake(futures: set[asyncio.Future[None]]) -> None:
-    for future in futures:
+def _wake(loop: asyncio.AbstractEventLoop, waiting: Iterator[asyncio.Future[None]]) -> None:
+    """Wake some of those who wait, and the others once these have had their turn."""
+    some = list(islice(waiting, WOKEN_AT_ONCE))
+    for future in some:
         if not future.done():
             future.set_result(None)
+    if some:
+        loop.call_soon(_wake, loop, waiting)
 
 
 def _time_out(future: asyncio.Future[None]) -> None:

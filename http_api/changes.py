@@ -90,7 +90,7 @@ async def _changes(request: Request, body: dict[str, Any] | None) -> web.StreamR
     )
 
     def send(sink: Sink) -> Awaitable[web.StreamResponse]:
-        return _send(request, database, options, feed, sink)
+        return Delivery(request, database, options, feed, sink).run()
 
     if is_socket:
         return await changes_socket.serve(request, database, options, send)
@@ -108,61 +108,67 @@ def _etag(database: Database) -> str:
     return f'"{hashlib.blake2b(counters.encode(), digest_size=16).hexdigest()}"'
 
 
-async def _send(
-    request: Request, database: Database, options: Options, feed: ChangesFeed, sink: Sink
-) -> web.StreamResponse:
-    """Send the feed until it is over."""
-    heartbeat_s = None if options.heartbeat_ms is None else options.heartbeat_ms / 1000
-    while True:
+class Delivery:
+    """Sends a feed until it is over."""
+
+    def __init__(
+        self, request: Request, database: Database, options: Options, feed: ChangesFeed, sink: Sink
+    ) -> None:
+        self._request = request
+        self._database = database
+        self._options = options
+        self._feed = feed
+        self._sink = sink
+        self._timeout_s = options.timeout_ms / 1000
+        self._heartbeat_s = None if options.heartbeat_ms is None else options.heartbeat_ms / 1000
+
+    async def run(self) -> web.StreamResponse:
+        feed, sink = self._feed, self._sink
+        while not await self._send_round():
+            await sink.wait()
+            if not await self._news():
+                break
+        return await sink.end(self._database.format_seq(feed.last_seq), feed.pending())
+
+    async def _send_round(self) -> bool:
+        """Send what there is; whether that was all the client wants."""
+        feed, options = self._feed, self._options
         while (page := await feed.read()) is not None:
             if page.columns.seqs:
-                await sink.page(page)
+                await self._sink.page(page)
             if feed.has_more:
                 await asyncio.sleep(0)
-                await _keep_alive(sink, heartbeat_s)
-        if _is_over(request, database, options, feed):
-            break
-        await sink.wait()
-        if not await _news(request, database, options, feed, sink):
-            break
-    return await sink.end(database.format_seq(feed.last_seq), feed.pending())
+                await self._keep_alive()
+                if options.feed != "normal" and self._must_stop():
+                    return True
+        if options.feed == "normal" or "descending" in options:
+            return True
+        if options.feed == "longpoll":
+            return feed.shown > 0
+        return options.limit < 0 or feed.is_full
 
+    async def _news(self) -> bool:
+        """Wait for news; False when the feed is to end without any."""
+        while True:
+            await self._keep_alive()
+            if self._must_stop():
+                return False
+            if self._heartbeat_s is None:
+                return await self._feed.wait(self._timeout_s)
+            if await self._feed.wait(self._sink.written_at + self._heartbeat_s - time.monotonic()):
+                return True
 
-async def _news(
-    request: Request, database: Database, options: Options, feed: ChangesFeed, sink: Sink
-) -> bool:
-    """Wait for news; False when the feed is to end without any."""
-    heartbeat_s = None if options.heartbeat_ms is None else options.heartbeat_ms / 1000
-    while not _must_stop(request, database):
-        if heartbeat_s is None:
-            return await feed.wait(options.timeout_ms / 1000) and not _must_stop(request, database)
-        await _keep_alive(sink, heartbeat_s)
-        if await feed.wait(max(0.0, sink.written_at + heartbeat_s - time.monotonic())):
-            return not _must_stop(request, database)
-    return False
+    async def _keep_alive(self) -> None:
+        if self._heartbeat_s is not None and time.monotonic() - self._sink.written_at >= self._heartbeat_s:
+            await self._sink.heartbeat()
 
-
-async def _keep_alive(sink: Sink, heartbeat_s: float | None) -> None:
-    if heartbeat_s is not None and time.monotonic() - sink.written_at >= heartbeat_s:
-        await sink.heartbeat()
-
-
-def _is_over(request: Request, database: Database, options: Options, feed: ChangesFeed) -> bool:
-    """Whether a feed has no further round."""
-    if options.feed == "normal" or "descending" in options or _must_stop(request, database):
-        return True
-    if options.feed == "longpoll":
-        return feed.shown > 0
-    return options.limit < 0 or feed.is_full
-
-
-def _must_stop(request: Request, database: Database) -> bool:
-    """Whether endless feeds have to end."""
-    return (
-        database.gone
-        or request.app.stopping.is_set()
-        or request.server.config.get("couchdb", "maintenance_mode") in ("true", "nolb")
-    )
+    def _must_stop(self) -> bool:
+        """Whether endless feeds have to end."""
+        return (
+            self._database.gone
+            or self._request.app.stopping.is_set()
+            or self._request.server.config.get("couchdb", "maintenance_mode") in ("true", "nolb")
+        )
 
 
 class StreamSink:
@@ -176,20 +182,31 @@ class StreamSink:
         self._format = RowFormat(database.tag, options, spells_seqs=framing.spells_seqs)
         self._stream = response.Stream(request, headers=headers | framing.headers)
         self._doc_options = documents.Options(flags=options.flags)
+        self._keeps_text = framing.is_stateless and options.seq_interval is None
+        """Nothing but the page and the kind of the feed decides what is sent."""
         self._began = False
         self.written_at = time.monotonic()
 
     async def page(self, page: Page) -> None:
-        rows = self._format.rows(page)
         if page.revisions is None:
-            await self._write(self._framing.join(rows))
+            await self._write(self._text(page))
             return
+        rows = self._format.rows(page)
         for at, (revision, meta) in enumerate(page.revisions):
             before, after = self._framing.around(rows, at)
             await self._write(before + rows.texts[at])
             for piece in documents.as_json_with_data(self._database, revision, self._doc_options, meta):
                 await self._write(piece)
             await self._write(b"}" + after)
+
+    def _text(self, page: Page) -> bytes:
+        """The framed rows; of a page that several feeds show, made once for all of a kind."""
+        if page.rendered is None or not self._keeps_text:
+            return self._framing.join(self._format.rows(page))
+        kind = type(self._framing)
+        if kind not in page.rendered:
+            page.rendered[kind] = self._framing.join(self._format.rows(page))
+        return page.rendered[kind]
 
     async def wait(self) -> None:
         if not self._began:

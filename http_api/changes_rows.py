@@ -90,6 +90,8 @@ class Framing(Protocol):
     opening: bytes
     heartbeat: bytes
     spells_seqs: bool
+    is_stateless: bool
+    """Whether a page is framed alike wherever it stands."""
 
     def join(self, rows: Rows) -> bytes:
         """The rows of a page."""
@@ -108,6 +110,7 @@ class Results:
     opening = b'{"results":[\n'
     heartbeat = b"\n"
     spells_seqs = False
+    is_stateless = False
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
@@ -131,6 +134,7 @@ class Lines:
     opening = b""
     heartbeat = b"\n"
     spells_seqs = False
+    is_stateless = True
 
     def __init__(self) -> None:
         self.headers: dict[str, str] = {}
@@ -151,6 +155,7 @@ class Events:
     opening = b""
     heartbeat = b"event: heartbeat\ndata: \n\n"
     spells_seqs = True
+    is_stateless = True
 
     def __init__(self) -> None:
         self.headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
