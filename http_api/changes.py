@@ -185,9 +185,13 @@ class StreamSink:
         self._keeps_text = framing.is_stateless and options.seq_interval is None
         """Nothing but the page and the kind of the feed decides what is sent."""
         self._began = False
+        self._has_waited = False
         self.written_at = time.monotonic()
 
     async def page(self, page: Page) -> None:
+        if self._has_waited:
+            self._has_waited = False
+            await self._write(self._framing.heartbeat)  # as CouchDB does before news
         if page.revisions is None:
             await self._write(self._text(page))
             return
@@ -211,6 +215,7 @@ class StreamSink:
     async def wait(self) -> None:
         if not self._began:
             await self._write(b"\n")  # lets the headers go, as CouchDB does
+        self._has_waited = True
         await self._stream.flush()
 
     async def heartbeat(self) -> None:
