@@ -17,7 +17,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from functools import partial
@@ -161,6 +161,13 @@ class LmdbBatch:
         self.writes += 1
         try:
             self._txn.put(key, value, append=True, db=self._spaces[space])
+        except lmdb.Error as error:
+            raise self._environment.write_error(error) from error
+
+    def put_all(self, space: IntEnum, pairs: Sequence[tuple[bytes, bytes]], *, append: bool = False) -> None:
+        self.writes += len(pairs)
+        try:
+            self._txn.cursor(db=self._spaces[space]).putmulti(pairs, append=append)
         except lmdb.Error as error:
             raise self._environment.write_error(error) from error
 
