@@ -1,0 +1,269 @@
+"""What can be asked of the functions in design documents, and what becomes of what they throw.
+
+What a validation function throws by way of `forbidden` and `unauthorized` becomes that error. Everything else
+that goes wrong in a function is, as in CouchDB, an error with status 500 and the name and the text of what
+was thrown, or `os_process_error` if it didn't end by itself; it is logged with the document's id. What a
+function logs is logged, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import BadRequest, Conflict, CouchliteError, Forbidden, InternalError, NotFound, Unauthorized
+from ..jsontext import dumps, loads
+from .child import COMPILE, FILTER, FILTER_VIEW, VALIDATE
+from .design import Design
+from .pool import ChildPool
+from .process import ChildLost, Limits
+
+# What is sent at a time. A child holds a batch several times over: as text and as values.
+BATCH_DOCUMENTS_MAX = 500
+BATCH_BYTES_MAX = 1024 * 1024
+
+Document = bytes | dict[str, Any]
+"""The JSON text of an object, or the object."""
+
+_T = TypeVar("_T")
+# What may be exceeded by what was kept from earlier calls.
+_MEMORY = ("memory", "null", "process")
+_Answer = dict[str, Any]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    design: Design
+    path: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{'/'.join(self.path)} of {self.design.id}"
+
+
+class FunctionPool:
+    """Runs functions of design documents, for one event loop; to be closed there, too."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self._limits = limits or Limits()
+        self._children = ChildPool(self._limits)
+
+    async def filter_docs(
+        self, design: Design, name: str, documents: Sequence[Document], request: Document
+    ) -> list[bool]:
+        """Which of the documents the filter function of that name lets pass.
+
+        :param documents: with `_rev`, `_revisions` and `_deleted`, as CouchDB gives them to filters.
+        :param request: CouchDB's request object.
+        """
+        function = _Function(design, ("filters", name))
+        tail = b',"req":' + _text(request)
+        texts = [_text(document) for document in documents]
+        return await self._ask_of_each(function, FILTER, b"docs", texts, tail, documents, _flags)
+
+    async def filter_view(self, design: Design, view: str, documents: Sequence[Document]) -> list[bool]:
+        """For which of the documents the map function of a view emits something."""
+        function = _Function(design, ("views", view, "map"))
+        texts = [_text(document) for document in documents]
+        return await self._ask_of_each(function, FILTER_VIEW, b"docs", texts, b"", documents, _flags)
+
+    async def validate(
+        self,
+        design: Design,
+        new_document: Document,
+        old_document: Document | None,
+        user_context: Document,
+        security: Document,
+    ) -> None:
+        """Let the validation function judge a document that is to be stored.
+
+        :param new_document: with `_rev` and `_revisions`. :param old_document: what it follows, likewise.
+        :raises Forbidden: or Unauthorized, if the function says so.
+        """
+        [refusal] = await self.refusals(design, [(new_document, old_document)], user_context, security)
+        if refusal is not None:
+            raise refusal
+
+    async def refusals(
+        self,
+        design: Design,
+        pairs: Sequence[tuple[Document, Document | None]],
+        user_context: Document,
+        security: Document,
+    ) -> list[CouchliteError | None]:
+        """As `validate`, of many documents of one user: for each what it is refused with."""
+        function = _Function(design, ("validate_doc_update",))
+        texts = [b"[%b,%b]" % (_text(new), b"null" if old is None else _text(old)) for new, old in pairs]
+        # As texts in the text: each judgement gets values of its own.
+        tail = b',"user":%b,"security":%b' % (_quoted(user_context), _quoted(security))
+        documents = [new for new, _old in pairs]
+        found = await self._ask_of_each(function, VALIDATE, b"pairs", texts, tail, documents, _judgements)
+        return [
+            None if judgement is None else self._refusal(function, judgement, document)
+            for judgement, document in zip(found, documents, strict=True)
+        ]
+
+    async def check_views(self, design: Design) -> None:
+        """Compile the functions of all views.
+
+        :raises BadRequest: one can't be compiled. :raises NotFound: one has no text.
+        """
+        for kind, view in design.view_functions():
+            answer = await self._ask(_Function(design, ("views", view, kind)), COMPILE, b"null")
+            if "compiled" not in answer:
+                if not design.find("views", view, kind):
+                    raise NotFound("missing function")
+                problem = answer["reason"] if "error" in answer else self._excess(answer)
+                reason = f"Compilation of the {kind} function in the '{view}' view failed: {problem}"
+                raise BadRequest(reason, error="compilation_error")
+
+    async def close(self) -> None:
+        """End the processes."""
+        self._children.close()
+
+    async def _ask_of_each(
+        self,
+        function: _Function,
+        operation: int,
+        name: bytes,
+        texts: Sequence[bytes],
+        tail: bytes,
+        documents: Sequence[Document],
+        results_in: Callable[[_Answer], Sequence[_T]],
+    ) -> list[_T]:
+        """Ask `{name: [texts ...] tail}` in batches, and collect the result for each text.
+
+        What took too much memory, or its process with it, is asked about again, one by one and of a function
+        that was loaded anew: it may have been too much only together, or with what was kept in globals.
+        """
+        results: list[_T] = []
+        one_by_one_until, failed_at = 0, -1
+        while len(results) < len(texts):
+            start = len(results)
+            end = start + 1 if start < one_by_one_until else _batch_end(texts, start)
+            request = b'{"%b":[%b]%b}' % (name, b",".join(texts[start:end]), tail)
+            answer = await self._ask(function, operation, request)
+            found = results_in(answer)
+            if 0 < len(found) <= end - start:
+                results += found
+            elif answer.get("exceeded") in _MEMORY and (start, end) != (failed_at, start + 1):
+                one_by_one_until, failed_at = max(end, one_by_one_until), start
+            else:
+                raise self._failure(function, answer, documents[start:end])
+        return results
+
+    async def _ask(self, function: _Function, operation: int, text: bytes) -> _Answer:
+        design = function.design
+        try:
+            answer = await self._children.call(design.scope, design.program(*function.path), operation, text)
+        except ChildLost as lost:
+            return {"exceeded": "process" if lost.in_time else "time", "reason": str(lost)}
+        for line in answer.get("log", ()):
+            _log.info("%s: %s: %s", design.scope, function, line)
+        return answer
+
+    def _refusal(self, function: _Function, judgement: _Answer, document: Document) -> CouchliteError | None:
+        if "thrown" in judgement:
+            return _refusal_of_thrown(judgement["thrown"])
+        return self._failure(function, judgement, [document])
+
+    def _failure(self, function: _Function, answer: _Answer, documents: Sequence[Document]) -> CouchliteError:
+        """The error for an answer without results, logged."""
+        which = _which(documents, answer.get("at"))
+        if "error" in answer:
+            failure = _error(answer["error"], answer.get("reason"))
+        else:
+            reason = f"The function {function} {self._excess(answer)} for {which}."
+            failure = InternalError(reason, error="os_process_error")
+        where = answer.get("where", "")
+        _log.warning("%s: %s failed for %s: %s %s", function.design.scope, function, which, failure, where)
+        return failure
+
+    def _excess(self, answer: _Answer) -> str:
+        match answer.get("exceeded"):
+            case "time":
+                return f"took more than {self._limits.time_s:g} s"
+            case "memory":
+                return f"took more than {self._limits.memory_bytes >> 20} MiB of memory"
+            case "null":
+                return "threw null, which is also what running out of memory looks like,"
+            case "answer":
+                return f"gave back more than {self._limits.answer_bytes >> 20} MiB"
+            case "process":
+                return f"brought its process down ({answer['reason']})"
+            case _:
+                return "gave an answer that makes no sense"
+
+
+def _text(document: Document) -> bytes:
+    return document if isinstance(document, bytes) else dumps(document)
+
+
+def _quoted(document: Document) -> bytes:
+    return dumps(_text(document).decode())
+
+
+def _batch_end(texts: Sequence[bytes], start: int) -> int:
+    """Where a batch ends that begins at `start`; it has one text at least."""
+    end = min(start + BATCH_DOCUMENTS_MAX, len(texts))
+    size = 0
+    for index in range(start, end):
+        size += len(texts[index])
+        if size > BATCH_BYTES_MAX and index > start:
+            return index
+    return end
+
+
+def _flags(answer: _Answer) -> Sequence[bool]:
+    flags = answer.get("passes")
+    return [flag == "1" for flag in flags] if isinstance(flags, str) else ()
+
+
+def _judgements(answer: _Answer) -> Sequence[_Answer | None]:
+    found = answer.get("judgements")
+    if not isinstance(found, list) or not all(one is None or isinstance(one, dict) for one in found):
+        return ()
+    return found
+
+
+def _which(documents: Sequence[Document], index: object) -> str:
+    if len(documents) == 1:
+        index = 0
+    if not isinstance(index, int) or not 0 <= index < len(documents):
+        return f"one of {len(documents)} documents"
+    document = documents[index]
+    value = loads(document) if isinstance(document, bytes) else document
+    return f"document {value.get('_id')}"
+
+
+# Words for errors that have a status of their own.
+_ERRORS: dict[str, type[CouchliteError]] = {
+    kind.error: kind for kind in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict)
+}
+
+
+def _error(name: object, reason: object) -> CouchliteError:
+    return _ERRORS.get(str(name), InternalError)(str(reason), error=str(name))
+
+
+def _refusal_of_thrown(thrown: Any) -> CouchliteError | None:
+    """What is meant by what a validation function has thrown (couch_query_servers:validate_doc_update).
+
+    A reason is passed on as it is, also if it is no text.
+    """
+    if thrown is True or (type(thrown) is int and thrown == 1):
+        return None  # CouchDB takes these for its own signs of success
+    if isinstance(thrown, dict):
+        for kind in (Forbidden, Unauthorized):
+            if kind.error in thrown:
+                refusal = kind()
+                refusal.reason = thrown[kind.error]
+                return refusal
+        if len(thrown) == 1:
+            [thrown] = thrown.values()
+    elif isinstance(thrown, list) and len(thrown) == 3 and thrown[0] in ("error", "fatal"):
+        return _error(thrown[1], thrown[2])
+    return CouchliteError(thrown if isinstance(thrown, str) else dumps(thrown).decode())
