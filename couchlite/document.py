@@ -116,7 +116,10 @@ def parse(document: Any, doc_id: str | None = None, *, max_size_bytes: int = MAX
         validate_id(doc_id)
         edit.id = doc_id
     special = [name for name in document if name[:1] == "_"]
-    if special:
+    if special == ["_id"]:
+        fields = document.copy()
+        del fields["_id"]
+    elif special:
         fields = {name: value for name, value in document.items() if name[:1] != "_" or name in BODY_MEMBERS}
         for name in special:
             _apply_member(edit, name, document[name])

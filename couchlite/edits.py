@@ -8,16 +8,17 @@ any time. Semantics: couch_db:update_docs and couch_db_updater:merge_rev_tree.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import compression, keys, records
+from . import compression, first_edits, keys, reads, records
 from .blobs import BlobStore
 from .compression import BodyCodec
 from .document import AttachmentEdit, Edit
 from .engine import Space
 from .errors import BadRequest, Conflict, CouchliteError, MissingStub
+from .first_edits import FirstEdit
 from .records import AttachmentInfo, DocHead, RevInfo
 from .revision import Rev, new_rev
 from .revtree import Node, RevTree
@@ -95,13 +96,34 @@ def new_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> lis
     :raises MissingStub: an attachment stub stands for nothing; then none of the edits may be kept.
     """
     results: list[Result] = [_PENDING] * len(edits)
-    for at in sorted(range(len(edits)), key=lambda at: edits[at].edit.id):
+    first: list[FirstEdit] = []
+    for at, doc_id, is_known in _by_id(txn, [prepared.edit.id for prepared in edits]):
+        prepared = edits[at]
+        edit, rev = prepared.edit, prepared.rev
+        if not is_known and not edit.path and rev is not None and first_edits.is_plain(edit, doc_id):
+            first.append(FirstEdit(doc_id, edit, rev, prepared.codec, prepared.data))
+            results[at] = rev
+            continue
+        first_edits.store(txn, first)
+        first.clear()
         try:
-            results[at] = new_edit(txn, context, edits[at])
+            results[at] = new_edit(txn, context, prepared)
         except Conflict as error:
             results[at] = error
+    first_edits.store(txn, first)
     _learn_dictionary(txn, context)
     return results
+
+
+def _by_id(txn: WriteTxn, ids: Sequence[str]) -> Iterator[tuple[int, bytes, bool]]:
+    """Documents in the order of their ids: where each stands in `ids`, its id, and whether it is known, or
+    will be once those before it are stored."""
+    order = sorted(range(len(ids)), key=ids.__getitem__)
+    ordered = [ids[at].encode() for at in order]
+    before = b""
+    for at, doc_id, record in zip(order, ordered, reads.records_of(txn.kv, ordered), strict=True):
+        yield at, doc_id, record is not None or doc_id == before
+        before = doc_id
 
 
 _PENDING = Conflict()
@@ -229,8 +251,19 @@ def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared])
     by_id: dict[str, list[Prepared]] = {}
     for prepared in edits:
         by_id.setdefault(prepared.edit.id, []).append(prepared)
-    for doc_id in sorted(by_id):
-        _graft(txn, context, doc_id.encode(), by_id[doc_id])
+    groups = list(by_id.values())
+    first: list[FirstEdit] = []
+    for at, doc_id, is_known in _by_id(txn, list(by_id)):
+        prepared = groups[at][0]
+        edit = prepared.edit
+        is_single = len(groups[at]) == len(edit.path) == 1
+        if not is_known and is_single and first_edits.is_plain(edit, doc_id):
+            first.append(FirstEdit(doc_id, edit, edit.path[0], prepared.codec, prepared.data))
+            continue
+        first_edits.store(txn, first)
+        first.clear()
+        _graft(txn, context, doc_id, groups[at])
+    first_edits.store(txn, first)
     _learn_dictionary(txn, context)
 
 

@@ -9,7 +9,7 @@ all, and when `Engine.write` has returned, what it wrote survives a power cut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from enum import IntEnum
 from typing import Protocol, TypeVar
@@ -71,6 +71,10 @@ class Batch(Reader, Protocol):
 
     def append(self, space: IntEnum, key: bytes, value: bytes) -> None:
         """Put a key greater than every key of the space: the cheap way to write a log."""
+        ...
+
+    def put_all(self, space: IntEnum, pairs: Sequence[tuple[bytes, bytes]], *, append: bool = False) -> None:
+        """`put` each pair, or `append` each: they ascend then."""
         ...
 
     def delete(self, space: IntEnum, key: bytes) -> bool: ...

@@ -64,7 +64,12 @@ def dumps(value: Any) -> bytes:
         text = orjson.dumps(value)
     except orjson.JSONEncodeError:  # an integer beyond 64 bits, or nested too deep
         text = b"".join(_pieces(value))
-    if text.find(b"-0.0") >= 0 or (b"\\" in text and b"\\u00" in text) or _EXPONENT.search(text):
+    # First whether a sign or a backslash is there at all: looking for one byte is many times faster.
+    if (text.find(b"-") >= 0 or text.find(b"+") >= 0) and (
+        text.find(b"-0.0") >= 0 or _EXPONENT.search(text) is not None
+    ):
+        return _TOKEN_TO_RESPELL.sub(_respell, text)
+    if text.find(b"\\") >= 0 and text.find(b"\\u00") >= 0:
         return _TOKEN_TO_RESPELL.sub(_respell, text)
     return text
 

@@ -18,7 +18,7 @@ boundaries of every level below it, and so are the sums.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from zlib import crc32
 
@@ -49,9 +49,13 @@ class RankChanges:
         (0). `key` is that of its record."""
         self._differences[key] = self._differences.get(key, 0) + difference
 
-    def add_new(self, new_keys: Iterable[bytes]) -> None:
-        """Documents that nobody has seen before in this group."""
-        self._differences.update(dict.fromkeys(new_keys, 1))
+    def add_new(self, new_keys: Sequence[bytes]) -> None:
+        """Documents were created, all different."""
+        if self._differences.keys().isdisjoint(new_keys):
+            self._differences.update(dict.fromkeys(new_keys, 1))
+        else:
+            for key in new_keys:
+                self.add(key, 1)
 
     def write(self, batch: Batch) -> None:
         """Put the new counts into the batch, after the documents themselves."""

@@ -144,6 +144,11 @@ def encode_doc(head: DocHead, tree: bytes = b"") -> bytes:
     return _HEAD.pack(flags, seq, body, min(size, 0xFFFFFFFF), len(rev)) + rev + tree
 
 
+def encode_single(flags: int, seq: int, body: int, size: int, rev: bytes) -> bytes:
+    """The record of a document with one revision."""
+    return _HEAD.pack(flags, seq, body, min(size, 0xFFFFFFFF), len(rev)) + rev
+
+
 def decode_head(record: bytes) -> DocHead:
     flags, seq, body, size, rev_length = _HEAD.unpack_from(record)
     return DocHead(flags, seq, body, size, record[HEAD_SIZE : HEAD_SIZE + rev_length])

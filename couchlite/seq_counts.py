@@ -13,7 +13,7 @@ sequences. What must stay true here: counts and index change in the same transac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from .engine import Batch, Reader, Space
 from .records import from_u64, u64
@@ -37,6 +37,13 @@ class SeqCountChanges:
         bucket = seq >> SHIFTS[0]
         self._differences[bucket] = self._differences.get(bucket, 0) + 1
 
+    def add_range(self, first: int, last: int) -> None:
+        """Rows were added, one for each sequence from `first` to `last`."""
+        shift = SHIFTS[0]
+        for bucket in range(first >> shift, (last >> shift) + 1):
+            added = min(last, (bucket + 1 << shift) - 1) - max(first, bucket << shift) + 1
+            self._differences[bucket] = self._differences.get(bucket, 0) + added
+
     def remove(self, seq: int) -> None:
         """A row was removed from the sequence index."""
         bucket = seq >> SHIFTS[0]
@@ -44,13 +51,18 @@ class SeqCountChanges:
 
     def write(self, batch: Batch) -> None:
         """Put the new counts into the batch that changes the index."""
-        for level, shift in enumerate(SHIFTS):
-            sums: dict[int, int] = {}
-            for bucket, difference in self._differences.items():
-                bucket >>= shift - SHIFTS[0]
-                sums[bucket] = sums.get(bucket, 0) + difference
+        for level, sums in enumerate(self.by_level()):
             _write_level(batch, level, sums.items())
         self._differences.clear()
+
+    def by_level(self) -> Iterator[dict[int, int]]:
+        """For each level, the difference by bucket."""
+        for shift in SHIFTS:
+            sums: dict[int, int] = {}
+            for bucket, difference in self._differences.items():
+                coarser = bucket >> shift - SHIFTS[0]
+                sums[coarser] = sums.get(coarser, 0) + difference
+            yield sums
 
 
 def _write_level(batch: Batch, level: int, differences: Iterable[tuple[int, int]]) -> None:
@@ -82,6 +94,24 @@ def count_after(reader: Reader, since: int) -> int:
         for _bucket, rows in reader.scan(Space.RANKS, _key(level, first), stop):
             count += from_u64(rows)
     return count
+
+
+def problems(reader: Reader) -> Iterator[str]:
+    """What in the counts does not agree with the index; for a check of the whole database."""
+    counted = SeqCountChanges()
+    for key, _row in reader.scan(Space.SEQS):
+        counted.add(from_u64(key))
+    for level, sums in enumerate(counted.by_level()):
+        stored = {
+            from_u64(key[2:]): from_u64(rows)
+            for key, rows in reader.scan(Space.RANKS, _key(level, 0), _key(level + 1, 0))
+        }
+        for bucket in stored.keys() | sums.keys():
+            if stored.get(bucket, 0) != sums.get(bucket, 0):
+                yield (
+                    f"bucket {bucket} of sequences, level {level}: {sums.get(bucket, 0)} rows, "
+                    f"counted as {stored.get(bucket, 0)}"
+                )
 
 
 def _key(level: int, bucket: int) -> bytes:
