@@ -24,7 +24,7 @@ TRAIN_SAMPLES = 1_000
 TRAIN_SEGMENT_BYTES = 200
 TRAIN_MATCH_BYTES = 8
 TRAIN_HASH_BITS = 18
-"""With these given, zstd does not try many values for them: that takes five times as long and gains nothing."""
+"""With these given, zstd does not try many values for them, which takes five times as long for no gain."""
 SMALLEST_COMPRESSED_BYTES = 32
 """Shorter texts are stored as they are: a frame's own header would eat the gain."""
 
