@@ -14,6 +14,7 @@ import re
 import sys
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 from aiohttp import web
@@ -58,7 +59,9 @@ class AccessLog:
 
 
 def _text(request: Request, reply: web.StreamResponse, took_s: float) -> str:
-    user = (request.principal.name or "-").translate(CONTROLS).replace(" ", "\\x20")
+    user = request.principal.name or "-"
+    if not user.isalnum():
+        user = user.translate(CONTROLS).replace(" ", "\\x20")
     return (
         f"{_now()} access: {request.raw.remote or '-'} {user} {request.raw.method} {_target(request)} "
         f"{reply.status} {reply.body_length} {took_s * 1000:.1f}ms {request.id}"
@@ -91,4 +94,10 @@ def _target(request: Request) -> str:
 
 def _now() -> str:
     seconds = time.time()
-    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds % 1 * 1000):03d}Z"
+    whole = int(seconds)
+    return f"{_whole_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _whole_second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
