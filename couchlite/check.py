@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from . import keys, ranks, records
+from . import keys, ranks, records, seq_counts
 from .blobs import BlobStore
 from .compression import BodyCodec
 from .engine import Reader, Space
@@ -26,6 +26,7 @@ def problems(reader: Reader, codec: BodyCodec, blobs: BlobStore, *, deep: bool =
         *checker.bodies(),
         *checker.counters(),
         *ranks.problems(reader),
+        *seq_counts.problems(reader),
     ]
 
 
