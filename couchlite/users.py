@@ -159,10 +159,10 @@ def visible_fields(
 
 def design_document() -> dict[str, Any]:
     """`_design/_auth`: the rules of `validate` for clients and peers that run them themselves."""
-    return {"_id": DESIGN_ID, "language": "javascript", "validate_doc_update": _VALIDATE_DOC_UPDATE}
+    return {"_id": DESIGN_ID, "language": "javascript", "validate_doc_update": VALIDATION_FUNCTION}
 
 
-_VALIDATE_DOC_UPDATE = """\
+VALIDATION_FUNCTION = """\
 function (newDoc, oldDoc, userCtx, secObj) {
   function deny(reason) { throw({forbidden: reason}); }
   function has(list, item) { return Array.isArray(list) && list.indexOf(item) !== -1; }

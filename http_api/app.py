@@ -23,6 +23,7 @@ from couchlite.errors import (
     MethodNotAllowed,
     NotFound,
 )
+from couchlite.javascript import FunctionPool
 from couchlite.server import Server
 
 from . import (
@@ -192,6 +193,7 @@ class App:
         self._access_log = access_log
         # Set when the server stops: endless feeds end cleanly when they see it.
         self.stopping = asyncio.Event()
+        self.functions = FunctionPool()
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""

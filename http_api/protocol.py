@@ -152,6 +152,7 @@ class Listener:
         while self._close_idle() and time.monotonic() < deadline:
             await asyncio.sleep(BUSY_CHECK_S)
         await self._web_server.shutdown(CUT_S)
+        await self._app.functions.close()
         await self._listening.wait_closed()
 
     def _close_idle(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from couchlite import document, jsontext, partitions, validation
+from couchlite import document, jsontext, partitions, users, validation
 from couchlite.config import Config
 from couchlite.database import Database
 from couchlite.document import AttachmentEdit, Edit, Revision
@@ -21,6 +21,7 @@ from couchlite.edits import Result
 from couchlite.errors import BadRequest, Conflict, CouchliteError, IllegalDocumentId, TooLarge
 from couchlite.reads import MissingRev
 from couchlite.revision import Rev
+from couchlite.validation import Refusals
 
 from . import local, user_documents
 from .request import Request
@@ -159,13 +160,18 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     return [result for result in results if result is not None]
 
 
-async def _refusals(
-    request: Request, edits: Sequence[Edit], *, new_edits: bool
-) -> list[CouchliteError | None]:
+async def _refusals(request: Request, edits: Sequence[Edit], *, new_edits: bool) -> Refusals:
     """For each edit what refuses it before the writer is asked, if anything does."""
     by_users = await user_documents.refusals(request, edits, new_edits=new_edits)
-    by_design = validation.design_refusals(request.database(), edits, request.principal)
-    return [first or second for first, second in zip(by_design, by_users, strict=True)]
+    by_database = await validation.refusals(
+        request.database(),
+        edits,
+        request.principal,
+        request.app.functions,
+        new_edits=new_edits,
+        but_for=users.VALIDATION_FUNCTION if user_documents.concerns(request) else None,
+    )
+    return [first or second for first, second in zip(by_database, by_users, strict=True)]
 
 
 async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) -> list[Result]:
