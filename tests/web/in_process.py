@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from couchlite import passwords
-from couchlite.accounts import Accounts
 from couchlite.server import Server
+from couchlite.user_store import open_accounts
 from http_api import App, listen
 
 ADMIN = ("adm", "pass")
@@ -78,7 +78,7 @@ async def site(directory: Path) -> AsyncIterator[Site]:
         server.config.set(
             "admins", ADMIN[0], passwords.to_admin_value(passwords.derive(ADMIN[1], server.config))
         )
-        accounts = Accounts(server.config, lambda name: None)
+        accounts = open_accounts(server)
         app = App(server, accounts)
         listener = await listen(app, "127.0.0.1", 0)
         try:

@@ -1,0 +1,135 @@
+"""The users database beyond the recorded scenarios: hashes improve, fields can be public, failures lock."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+import pytest
+
+from couchlite.provision import provision
+
+from .in_process import Site
+
+ALICE = "/_users/org.couchdb.user:alice"
+
+
+@pytest.fixture
+def web(web: Site) -> Site:
+    provision(web.server)
+    return web
+
+
+def user(**more: Any) -> dict[str, Any]:
+    return {"type": "user", "name": "alice", "roles": [], "password": "secret", **more}
+
+
+async def test_an_old_hash_is_replaced_when_its_user_logs_in(web: Site) -> None:
+    simple = hashlib.sha1(b"secret" + b"pepper").hexdigest()
+    old = {
+        "type": "user",
+        "name": "alice",
+        "roles": ["x"],
+        "password_sha": simple,
+        "salt": "pepper",
+        "more": [1],
+    }
+    assert (await web.ask("PUT", ALICE, old)).status == 201
+    login = await web.ask("POST", "/_session", {"name": "alice", "password": "secret"}, auth=None)
+    cookie = login.headers["set-cookie"].split(";")[0]
+    for _ in range(200):
+        stored = (await web.ask("GET", ALICE)).json()
+        if stored["_rev"].startswith("2-"):
+            break
+        await asyncio.sleep(0.02)
+    assert (stored["password_scheme"], stored["iterations"], stored["salt"]) == ("pbkdf2", 10, "pepper")
+    assert stored["more"] == [1] and "password_sha" not in stored and "password" not in stored
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).json()["userCtx"]["roles"] == ["x"]
+    again = await web.ask("GET", "/_session", headers={"Cookie": cookie}, auth=None)
+    assert again.json()["userCtx"]["name"] == "alice", "the session goes on"
+
+
+async def test_hashes_stay_if_they_are_told_to(web: Site) -> None:
+    web.server.config.set("chttpd_auth", "upgrade_hash_on_auth", "false")
+    simple = hashlib.sha1(b"secret" + b"pepper").hexdigest()
+    old = {"type": "user", "name": "alice", "roles": [], "password_sha": simple, "salt": "pepper"}
+    await web.ask("PUT", ALICE, old)
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
+    await asyncio.sleep(0.2)
+    assert (await web.ask("GET", ALICE)).json()["_rev"].startswith("1-")
+
+
+async def test_public_fields(web: Site) -> None:
+    config = web.server.config
+    config.set("couchdb", "users_db_security_editable", "true")
+    config.set("chttpd_auth", "public_fields", "name, colour")
+    assert (await web.ask("PUT", "/_users/_security", {})).status == 200
+    await web.ask("PUT", ALICE, user(colour="red"))
+    seen = (await web.ask("GET", ALICE, auth=None)).json()
+    assert {name for name in seen if not name.startswith("_")} == {"name", "colour"}
+
+
+async def test_a_conflict_is_told_before_the_rules(web: Site) -> None:
+    """As in CouchDB, where validation only runs on edits that could be made."""
+    await web.ask("PUT", ALICE, user())
+    reply = await web.ask("PUT", ALICE, {"type": "nonsense"})
+    assert (reply.status, reply.json()["error"]) == (409, "conflict")
+
+
+async def test_a_conflicted_user_can_t_log_in(web: Site) -> None:
+    await web.ask("PUT", ALICE, user())
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
+    other = user(_rev="1-" + "a" * 32)
+    assert (await web.ask("PUT", f"{ALICE}?new_edits=false", other)).status == 201
+    reply = await web.ask("GET", "/_session", auth=("alice", "secret"))
+    assert reply.status == 401 and "conflicts must be resolved" in reply.json()["reason"]
+
+
+async def test_one_bad_password_fails_the_whole_request(web: Site) -> None:
+    documents = [
+        {"_id": "org.couchdb.user:alice", **user()},
+        {"_id": "org.couchdb.user:bob", **user(name="bob", password=5)},
+    ]
+    reply = await web.ask("POST", "/_users/_bulk_docs", {"docs": documents})
+    assert (reply.status, reply.json()["reason"]) == (403, "Password value of '5' is invalid.")
+    assert (await web.ask("GET", ALICE)).status == 404
+
+
+async def test_bad_documents_fail_one_by_one(web: Site) -> None:
+    documents = [
+        {"_id": "org.couchdb.user:alice", **user()},
+        {"_id": "org.couchdb.user:bob", "type": "user", "name": "bob"},
+    ]
+    rows = (await web.ask("POST", "/_users/_bulk_docs", {"docs": documents})).json()
+    assert rows[0]["ok"] is True
+    assert rows[1] == {"id": "org.couchdb.user:bob", "error": "forbidden", "reason": "doc.roles must exist"}
+
+
+async def test_replicated_users_are_hashed_and_checked_too(web: Site) -> None:
+    documents = [
+        {"_id": "org.couchdb.user:alice", "_rev": "1-abc", **user()},
+        {"_id": "org.couchdb.user:bob", "_rev": "1-abc", "type": "robot", "name": "bob", "roles": []},
+    ]
+    rows = (await web.ask("POST", "/_users/_bulk_docs", {"docs": documents, "new_edits": False})).json()
+    assert [row["reason"] for row in rows] == ["doc.type must be user"]
+    stored = (await web.ask("GET", ALICE)).json()
+    assert "password" not in stored and stored["derived_key"]
+
+
+async def test_failures_lock_the_account_and_time_or_a_setting_unlocks_it(web: Site) -> None:
+    await web.ask("PUT", ALICE, user())
+    for _ in range(5):
+        assert (await web.ask("GET", "/_session", auth=("alice", "wrong"))).status == 401
+    locked = await web.ask("GET", "/_session", auth=("alice", "secret"))
+    assert (locked.status, locked.json()["error"]) == (403, "forbidden")
+    web.server.config.set("chttpd_auth_lockout", "mode", "off")
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
+
+
+async def test_a_lock_holds_for_those_who_were_in_already(web: Site) -> None:
+    await web.ask("PUT", ALICE, user())
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
+    for _ in range(5):
+        await web.ask("GET", "/_session", auth=("alice", "wrong"))
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 403
