@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from . import tasks, users
+from . import jsontext, security, tasks, users
 from .catalog import Catalog, Entry
 from .config import Config
 from .config_defaults import Sections
@@ -19,7 +19,7 @@ from .disk import storage_failure
 from .doorbell import Doorbell
 from .engine import Space
 from .errors import DatabaseNotFound, InsufficientStorage
-from .records import from_u64, u64
+from .records import SECURITY_KEY, from_u64, u64
 from .storage import LmdbEnvironment
 from .writer import Writer
 
@@ -132,7 +132,12 @@ class Server:
             (path / BLOBS_DIRECTORY).mkdir()
         except OSError as error:
             raise storage_failure(error) from error
-        LmdbEnvironment(path / STORE_DIRECTORY, Space, create=True).close()
+        store = LmdbEnvironment(path / STORE_DIRECTORY, Space, create=True)
+        rules = security.default(self.config.text("couchdb", "default_security"))
+        if rules != security.ADMINS_ONLY and not entry.name.startswith("_"):
+            text = jsontext.dumps(rules)
+            store.write(lambda batch: batch.put(Space.META, SECURITY_KEY, text))
+        store.close()
 
     def _database(self, entry: Entry) -> Database:
         """The process's one Database of an entry: kept open while it is in use or among the recent ones."""

@@ -133,3 +133,14 @@ async def test_a_lock_holds_for_those_who_were_in_already(web: Site) -> None:
     for _ in range(5):
         await web.ask("GET", "/_session", auth=("alice", "wrong"))
     assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 403
+
+
+async def test_databases_open_to_everyone_if_the_configuration_wants_it(web: Site) -> None:
+    web.server.config.set("couchdb", "default_security", "everyone")
+    await web.ask("PUT", "/open")
+    assert (await web.ask("GET", "/open/_security")).json() == {}
+    assert (await web.ask("PUT", "/open/x", {}, auth=None)).status == 201
+    web.server.config.delete("couchdb", "default_security")
+    await web.ask("PUT", "/closed")
+    assert (await web.ask("PUT", "/closed/x", {}, auth=None)).status == 401
+    assert (await web.ask("GET", "/open/x", auth=None)).status == 200
