@@ -58,11 +58,12 @@ class Connection(RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the parser; a request line's bytes beyond ASCII are escaped on the way.
 
-        What is, or may be, the body of a request is left alone. If such a body turns out to be malformed, its
-        reader is told, who would otherwise wait for the rest of it (aiohttp leaves him waiting).
+        What is, or may be, the body of a request is left alone, and so is what follows a request to change
+        the protocol. If such a body turns out to be malformed, its reader is told, who would otherwise wait
+        for the rest of it (aiohttp leaves him waiting).
         """
         body = self._latest_body
-        if body.is_eof() and not data.isascii():
+        if body.is_eof() and not self._upgraded and not data.isascii():
             data = _escape_target(data)
         super().data_received(data)
         if not self._messages:
