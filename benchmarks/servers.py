@@ -74,16 +74,19 @@ class Server:
 
     def pss_mib(self) -> float:
         """Proportional set size of the whole process tree."""
+        return sum(self.pss_of_processes_mib().values())
+
+    def pss_of_processes_mib(self) -> dict[int, float]:
         if self.pid is None:
             raise RuntimeError("the process is not known; give it as NAME=URL,PID")
-        total = 0
+        sizes = {}
         for pid in _tree(self.pid):
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return total / 1024
+            sizes[pid] = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+        return sizes
 
 
 def _tree(pid: int) -> list[int]:

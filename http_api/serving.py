@@ -28,7 +28,7 @@ from couchlite.provision import Credentials
 from couchlite.server import Server
 from couchlite.user_store import open_accounts
 
-from . import allocator, logs
+from . import logs, memory
 from .access_log import AccessLog
 from .app import App
 from .metrics import Metrics
@@ -97,7 +97,7 @@ def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable
     :param ready: called once requests are answered.
     :raises OSError: the address can't be used. :raises DataDirectoryError: the data directory can't.
     """
-    allocator.tune()
+    memory.tune()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(serving, shared, worker, ready))
 
@@ -137,6 +137,7 @@ async def _keep_house(server: Server, accounts: Accounts, metrics: Metrics) -> N
         if server.config.as_dict() is not settings:
             settings = server.config.as_dict()
             logs.set_level(server.config.text("log", "level"))
+        memory.release_maps()
         files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
         metrics.set_gauges({**accounts.counts, "open_databases": server.open_count, "open_os_files": files})
 
