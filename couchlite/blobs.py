@@ -2,7 +2,7 @@
 
     keyspace ATTACHMENTS   key -> b"\\0" + the bytes        up to INLINE_LIMIT_BYTES
                            key -> b"\\1" + length as u64    the bytes are the file blobs/<aa>/<62 hex digits>
-    blobs/tmp/<random>     uploads on their way in
+    blobs/tmp/             uploads on their way in, see spool.py
 
 A row says nothing of encoding or type: those belong to the document's attachment, and two documents may hold
 the same bytes under different ones. CouchDB's digest, MD5, is never the address: collisions can be made.
@@ -15,9 +15,7 @@ What must stay true here:
 
 from __future__ import annotations
 
-import contextlib
 import os
-import time
 import zlib
 from collections.abc import Container, Iterable, Iterator
 from io import FileIO
@@ -28,12 +26,11 @@ from typing import Self
 from .disk import storage_failure, sync_directory
 from .engine import Batch, Reader, Space
 from .errors import InternalError
+from .spool import Spool
 from .upload import Encoding, GzipPolicy, StagedBlob, Upload
 
 CHUNK_BYTES = 256 * 1024
 """What a reader is given at a time: long enough for few system calls, short enough for many slow readers."""
-STALE_UPLOAD_SECONDS = 24 * 3600
-"""An upload that has not grown for a day has lost its process: connections time out within minutes."""
 
 _INLINE = b"\0"
 _FILE = b"\1"
@@ -48,12 +45,12 @@ class BlobStore:
     def __init__(self, directory: Path, policy: GzipPolicy | None = None) -> None:
         self.directory = directory
         self.policy = policy or GzipPolicy()
-        self._temporary = directory / "tmp"
+        self._spool = Spool(directory / "tmp")
 
     def stage(self, content_type: str, encoding: Encoding | None = None) -> Upload:
         """Begin to receive a body; with an `encoding` it already has that one and is kept as it is."""
         compress = encoding is None and self.policy.covers(content_type)
-        return Upload(self._temporary, encoding=encoding, gzip_level=self.policy.level if compress else None)
+        return Upload(self._spool, encoding=encoding, gzip_level=self.policy.level if compress else None)
 
     def stage_bytes(self, data: bytes, content_type: str, encoding: Encoding | None = None) -> StagedBlob:
         """Stage a body that is in memory already."""
@@ -115,14 +112,9 @@ class BlobStore:
             if batch.get(Space.ATTACHMENTS, key) is None:
                 self._path(key).unlink(missing_ok=True)
 
-    def remove_stale_uploads(self, older_than_s: float = STALE_UPLOAD_SECONDS) -> None:
-        """Remove what crashed processes left half uploaded."""
-        limit = time.time() - older_than_s
-        for path in self._temporary.glob("*"):
-            # One that vanishes meanwhile was finished or removed by its own process.
-            with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < limit:
-                    path.unlink()
+    def remove_dead_uploads(self) -> None:
+        """Remove what killed processes left half uploaded."""
+        self._spool.sweep()
 
     def _path(self, key: bytes) -> Path:
         name = key.hex()

@@ -195,7 +195,7 @@ def _sweep_blobs(engine: Engine, writer: Writer, blobs: BlobStore) -> int:
     """Remove attachment bodies that no stored revision refers to; bytes of files freed."""
     with engine.read() as reader:
         if next(reader.scan(Space.ATTACHMENTS), None) is None:
-            blobs.remove_stale_uploads()
+            blobs.remove_dead_uploads()
             return 0
     live: set[bytes] = set()
     last = 0
@@ -216,7 +216,7 @@ def _sweep_blobs(engine: Engine, writer: Writer, blobs: BlobStore) -> int:
     with engine.read() as reader:
         orphans = list(blobs.orphans(reader))
     writer.submit(lambda txn: blobs.remove_orphans(txn.kv, orphans)).result()
-    blobs.remove_stale_uploads()
+    blobs.remove_dead_uploads()
     return freed
 
 

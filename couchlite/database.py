@@ -97,6 +97,7 @@ class Database:
         self.feed = feed = Feed()
         self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
         self.blobs = BlobStore(path / BLOBS_DIRECTORY)
+        self.blobs.remove_dead_uploads()
         with engine.read() as reader:
             state = State.decode(reader.get(Space.META, records.STATE_KEY))
         feed.moved(state.update_seq)

@@ -16,7 +16,6 @@ import asyncio
 import hashlib
 import os
 import re
-import secrets
 import zlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from typing import Literal, Self
 
 from .disk import storage_failure
 from .errors import InternalError
+from .spool import Spool
 
 Encoding = Literal["gzip"]
 
@@ -82,6 +82,8 @@ class StagedBlob:
     encoding: Encoding | None
     data: bytes | None = None
     path: Path | None = None
+    spool: Spool | None = None
+    """Where `path` is; as long as it is referred to, nobody sweeps it."""
 
     def discard(self) -> None:
         """Remove the file, unless the store has adopted it. May be called again."""
@@ -98,8 +100,8 @@ class Upload:
     :raises InsufficientStorage: the disk is full; nothing is left behind.
     """
 
-    def __init__(self, directory: Path, *, encoding: Encoding | None, gzip_level: int | None) -> None:
-        self._directory = directory
+    def __init__(self, spool: Spool, *, encoding: Encoding | None, gzip_level: int | None) -> None:
+        self._spool = spool
         self._compressor = None if gzip_level is None else _GzipStream(gzip_level)
         self._encoding: Encoding | None = encoding if gzip_level is None else "gzip"
         self._received_md5 = hashlib.md5(usedforsecurity=False)
@@ -235,6 +237,7 @@ class Upload:
             encoding=self._encoding,
             data=b"".join(self._inline) if path is None else None,
             path=path,
+            spool=self._spool,
         )
 
     # In a thread, one at a time: encode, hash, store.
@@ -263,22 +266,13 @@ class Upload:
             self._inline.append(data)
             return
         if self._file is None:
-            self._file = self._create()
+            self._path, self._file = self._spool.new_file()
             _write_all(self._file, b"".join(self._inline))
             self._inline.clear()
         _write_all(self._file, data)
         if self._stored - self._synced >= SYNC_EVERY_BYTES:
             os.fsync(self._file.fileno())
             self._synced = self._stored
-
-    def _create(self) -> FileIO:
-        # Not with parents=True: it would bring back the directory of a database deleted meanwhile.
-        self._directory.parent.mkdir(exist_ok=True)
-        self._directory.mkdir(exist_ok=True)
-        path = self._directory / secrets.token_hex(16)
-        file = FileIO(path, "xb")
-        self._path = path
-        return file
 
 
 class _GzipStream:

@@ -356,12 +356,31 @@ def test_the_file_of_a_transaction_that_failed_is_an_orphan(home: Home) -> None:
     assert home.files() == []
 
 
-def test_only_stale_uploads_are_removed(home: Home) -> None:
-    stale, fresh = home.blobs.stage_bytes(LARGE, OCTETS), home.blobs.stage_bytes(MEDIUM, OCTETS)
-    assert stale.path is not None
-    os.utime(stale.path, (0, 0))
-    home.blobs.remove_stale_uploads()
-    assert home.files() == [fresh.path]
+LEAVES_UPLOADS = """
+import os, signal, sys
+from pathlib import Path
+from couchlite.blobs import BlobStore
+
+staged = BlobStore(Path(sys.argv[1]) / "blobs").stage_bytes(bytes(100_000), "image/png")
+print(staged.path, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_only_uploads_of_dead_processes_are_removed(home: Home, tmp_path: Path) -> None:
+    own = home.blobs.stage_bytes(LARGE, OCTETS)
+    with subprocess.Popen(
+        [sys.executable, "-c", LEAVES_UPLOADS, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        theirs = Path(other.stdout.readline().decode().strip())
+        home.blobs.remove_dead_uploads()
+        assert set(home.files()) == {own.path, theirs}
+        other.kill()
+        other.wait()
+        home.blobs.remove_dead_uploads()
+        assert home.files() == [own.path]
+        assert not theirs.parent.exists()
 
 
 FILLS_THE_DISK = """
