@@ -115,6 +115,7 @@ def command(
     administrator = _administrator(admin, password, password_file)
     tls = _tls(tls_cert, tls_key)
     logs.configure(log_level or "info", log_format)
+    serving.raise_file_limit()
     flags = _flags(bind, port, log_level)
     with contextlib.ExitStack() as stack:
         with Server(data_dir, started_with=flags, config_file=config_file) as server:
@@ -151,10 +152,9 @@ def _run(options: Serving, count: int) -> None:
         scheme = "http" if options.tls is None else "https"
         host = f"[{options.host}]" if ":" in options.host else options.host
         processes = "1 process" if count == 1 else f"{count} worker processes"
-        click.echo(
-            f"couchlite {VERSION} serves {options.data_directory} at {scheme}://{host}:{options.port}/ "
-            f"with {processes}"
-        )
+        address = f"{scheme}://{host}:{options.port}/"
+        with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
+            click.echo(f"couchlite {VERSION} serves {options.data_directory} at {address} with {processes}")
 
     shared = Shared(Failures(), Metrics(count))
     try:

@@ -10,6 +10,7 @@ What must stay true here:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sys
 import time
@@ -54,8 +55,9 @@ class AccessLog:
         if self._lines:
             text = "\n".join(self._lines) + "\n"
             self._lines.clear()
-            self._output.write(text)
-            self._output.flush()
+            with contextlib.suppress(OSError):  # a full disk or a closed pipe is no reason to fail a request
+                self._output.write(text)
+                self._output.flush()
 
 
 def _text(request: Request, reply: web.StreamResponse, took_s: float) -> str:

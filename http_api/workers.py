@@ -105,10 +105,16 @@ class Supervisor:
         # Blocked until the worker has handlers of its own, so that no order to stop is lost in between.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         worker.started_s = time.monotonic()
-        worker.pid = os.fork()
-        if worker.pid == 0:
-            self._be_worker(worker.number, supervisor)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        try:
+            worker.pid = os.fork()
+        except OSError as error:
+            logger.error("no process for worker %d: %s", worker.number, error)
+            worker.restart_at_s = worker.started_s + RESTART_DELAY_MAX_S
+        else:
+            if worker.pid == 0:
+                self._be_worker(worker.number, supervisor)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def _be_worker(self, number: int, supervisor: int) -> None:
         """Never returns."""

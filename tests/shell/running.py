@@ -50,7 +50,7 @@ class Served:
         self, method: str, path: str, body: Any = None, *, user: tuple[str, str] | None = ("adm", "pass")
     ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if user is not None:
             headers["Authorization"] = "Basic " + base64.b64encode(":".join(user).encode()).decode()
         with contextlib.closing(connection):
@@ -108,8 +108,15 @@ def start(
 
 @contextlib.contextmanager
 def served(directory: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Served]:
-    """A running server; whatever is left of it at the end is killed."""
+    """A server on the data directory `directory`/data."""
     process, log = start(directory, *options, environment=environment)
+    with running(process, log) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def running(process: subprocess.Popen[bytes], log: Path) -> Iterator[Served]:
+    """A server that was started, once it is ready; whatever is left of it at the end is killed."""
     try:
         yield Served(process, log)
     finally:

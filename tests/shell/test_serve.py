@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -24,7 +25,7 @@ from couchlite.passwords import from_admin_value
 from couchlite.records import u64
 from couchlite.storage import LmdbEnvironment
 
-from .running import refused, served, wait_until
+from .running import refused, running, served, start, wait_until
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 
@@ -222,6 +223,53 @@ def _pss_mib(pid: int) -> float:
     match = re.search(r"^Pss:\s+(\d+) kB", rollup, re.MULTILINE)
     assert match
     return int(match[1]) / 1024
+
+
+@WORKERS
+def test_it_takes_the_open_files_it_may_have(tmp_path: Path, workers: str) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))  # the child inherits it
+    try:
+        process, log = start(tmp_path, "--workers", workers)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with running(process, log) as server:
+        pid = (server.workers() or [server.process.pid])[0]
+        limits = re.search(r"Max open files\s+(\d+)", Path(f"/proc/{pid}/limits").read_text())
+        assert limits and int(limits[1]) == min(hard, 1 << 20)
+
+
+def test_it_serves_though_nobody_reads_what_it_prints(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "1") as first:
+        port = first.port
+        first.stop()
+    reader, writer = os.pipe()
+    command = [sys.executable, "-m", "cli.main", "serve", "--data-dir", str(tmp_path / "data")]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), "--workers", "1"], stdout=writer, stderr=writer
+    )
+    os.close(writer)
+    os.close(reader)
+    try:
+        wait_until(lambda: _answers(port))
+        for _ in range(600):  # more than are gathered before they are written
+            assert _answers(port)
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/_up")
+        return connection.getresponse().status == 200
+    except OSError:
+        return False
+    finally:
+        connection.close()
 
 
 # Refusals, one line each
