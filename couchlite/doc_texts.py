@@ -11,7 +11,9 @@ from .jsontext import escape_all
 from .revision import HEX_DIGEST_SIZE
 
 PAGE_BYTES = 1 << 20
-"""A page ends with the document that passes this: what bounds the memory that a reader takes."""
+"""A page ends soon after it has become so long: what bounds the memory that a reader takes."""
+READ_AHEAD_DOCUMENTS = 32
+"""So many bodies are fetched before their lengths are looked at."""
 
 
 def leaf_texts(
@@ -42,6 +44,25 @@ def leaf_texts(
         if size >= PAGE_BYTES:
             break
     return texts
+
+
+def plain_bodies(reader: Reader, codec: BodyCodec, keys: Sequence[bytes]) -> list[bytes | None]:
+    """The bodies of documents by their keys, so many of them as fit into a page; None for those that have
+    attachments (or are gone)."""
+    decoders = codec.decoders()
+    bodies: list[bytes | None] = []
+    size = 0
+    for at in range(0, len(keys), READ_AHEAD_DOCUMENTS):
+        frames = reader.get_many(Space.BODIES, keys[at : at + READ_AHEAD_DOCUMENTS])
+        read = [
+            None if frame is None or records.has_attachments(frame) else decoders[frame[0]](frame[1:])
+            for frame in frames
+        ]
+        bodies += read
+        size += sum([len(body) for body in read if body is not None])
+        if size >= PAGE_BYTES:
+            break
+    return bodies
 
 
 def _path(record: bytes, leaf: bytes, shown: bool) -> bytes | None:

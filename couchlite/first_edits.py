@@ -35,31 +35,29 @@ def store(txn: WriteTxn, first_edits: Sequence[FirstEdit]) -> None:
     if not first_edits:
         return
     state = txn.state
-    seq, body = state.update_seq, state.last_body
-    bodies, seqs, docs, live = [], [], [], []
-    for doc_id, edit, rev, codec, data in first_edits:
-        seq += 1
-        body += 1
+    count = len(first_edits)
+    first_seq, first_body = state.update_seq + 1, state.last_body + 1
+    seqs, bodies = range(first_seq, first_seq + count), range(first_body, first_body + count)
+    frames = [records.encode_body(first.codec, first.data) for first in first_edits]
+    docs, changes, live = [], [], []
+    for (doc_id, edit, rev, _codec, _data), seq, body in zip(first_edits, seqs, bodies, strict=True):
         flags = records.DELETED if edit.deleted else 0
-        rev_text = rev.text.encode()
-        size = len(edit.body)
-        frame = records.encode_body(codec, data)
-        bodies.append((records.u64(body), frame))
-        seqs.append((records.u64(seq), records.encode_seq_row(flags, body, rev_text, doc_id)))
-        docs.append((doc_id, records.encode_single(flags, seq, body, size, rev_text)))
-        state.external_bytes += size
-        state.stored_bytes += len(frame)
+        text = rev.text.encode()
+        changes.append(records.encode_seq_row(flags, body, text, doc_id))
+        docs.append((doc_id, records.encode_single(flags, seq, body, len(edit.body), text)))
         if not flags:
             live.append(doc_id)
         else:
             txn.ranks.add(doc_id, 0)
         if doc_id.startswith(b"_design/"):
             state.design_seq = seq
-    txn.kv.put_all(Space.BODIES, bodies, append=True)
-    txn.kv.put_all(Space.SEQS, seqs, append=True)
+    txn.kv.put_all(Space.BODIES, list(zip(map(records.u64, bodies), frames, strict=True)), append=True)
+    txn.kv.put_all(Space.SEQS, list(zip(map(records.u64, seqs), changes, strict=True)), append=True)
     txn.kv.put_all(Space.DOCS, docs)
     txn.ranks.add_new(live)
-    txn.seq_counts.add_range(state.update_seq + 1, seq)
-    state.update_seq, state.last_body = seq, body
+    txn.seq_counts.add_range(seqs[0], seqs[-1])
+    state.update_seq, state.last_body = seqs[-1], bodies[-1]
     state.doc_count += len(live)
-    state.deleted_count += len(first_edits) - len(live)
+    state.deleted_count += count - len(live)
+    state.external_bytes += sum([len(first.edit.body) for first in first_edits])
+    state.stored_bytes += sum(map(len, frames))

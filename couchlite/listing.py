@@ -29,6 +29,10 @@ class DocPage(NamedTuple):
         """The winners' revisions as text."""
         return records.revs_of(self.records)
 
+    def body_keys(self) -> list[bytes]:
+        """The keys of the winners' bodies."""
+        return records.body_keys_of(self.records)
+
     def columns(self) -> SeqColumns:
         """The documents as a page of changes shows them."""
         return records.decode_doc_rows(self.ids, self.records)

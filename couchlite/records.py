@@ -23,7 +23,7 @@ one revision.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -118,8 +118,8 @@ class State:
 _STATE = struct.Struct(">14Q")
 
 
-def u64(number: int) -> bytes:
-    return _U64.pack(number)
+u64: Callable[[int], bytes] = _U64.pack
+"""A number as a key: eight bytes that order as numbers do."""
 
 
 def from_u64(key: bytes) -> int:
@@ -166,6 +166,15 @@ def rev_of(record: bytes) -> bytes:
 def body_key(record: bytes) -> bytes:
     """The key of the winner's body."""
     return record[9:17]
+
+
+def any_conflicted(rows: Sequence[bytes]) -> bool:
+    return any(row[0] & CONFLICTED for row in rows)
+
+
+def body_keys_of(rows: Sequence[bytes]) -> list[bytes]:
+    """The keys of the winners' bodies."""
+    return [row[9:17] for row in rows]
 
 
 def revs_of(rows: Sequence[bytes]) -> list[bytes]:

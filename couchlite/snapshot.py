@@ -86,6 +86,10 @@ class Snapshot:
         codec, data, attachments = records.decode_body(frame)
         return self._codec.decode(codec, data), attachments
 
+    def plain_bodies(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See doc_texts.plain_bodies."""
+        return doc_texts.plain_bodies(self.reader, self._codec, keys)
+
     def docs(
         self,
         start: bytes = b"",

@@ -28,7 +28,7 @@ from .documents import Options, parse_options
 from .multipart import MixedWriter, Write
 from .request import Request
 from .response import Stream
-from .submission import read_document, submit
+from .submission import read_documents, submit
 from .updates import NEEDS_REVISION, written_status
 
 PAGE_DOCUMENTS = 500
@@ -46,7 +46,7 @@ async def bulk_docs(request: Request) -> web.StreamResponse:
     docs = _list_of(body, "docs", "POST body must include `docs` parameter.")
     status = _status(request, body.get("w"))
     new_edits = body.get("new_edits", True)
-    edits = [read_document(request, doc) for doc in docs]
+    edits = read_documents(request, docs)
     if new_edits is False and not all(edit.path for edit in edits):
         raise BadRequest(NEEDS_REVISION)
     if not isinstance(new_edits, bool):
@@ -87,11 +87,12 @@ def _status(request: Request, copies: Any) -> int:
 def _rows(edits: Sequence[Edit], results: Sequence[Result], *, accepted: bool) -> bytes:
     """For each edit its new revision, or what refused it."""
     more = b',"accepted":true' if accepted else b""
+    ids = escape_all([edit.id.encode() for edit in edits])
     rows = [
-        b'{"ok":true,"id":%b,"rev":%b%b}' % (dumps(edit.id), dumps(result.text), more)
+        b'{"ok":true,"id":"%b","rev":"%b"%b}' % (doc_id, result.text.encode(), more)
         if isinstance(result, Rev)
         else dumps(_refused(edit, result))
-        for edit, result in zip(edits, results, strict=True)
+        for doc_id, edit, result in zip(ids, edits, results, strict=True)
     ]
     return b"[%b]" % b",".join(rows)
 

@@ -19,7 +19,7 @@ from couchlite.changes_docs import DocOptions
 from couchlite.document import Meta, Revision
 from couchlite.errors import CouchliteError, NotFound, QueryParseError
 from couchlite.jsontext import dumps, escape_all
-from couchlite.listing import PAGE_ROWS
+from couchlite.listing import PAGE_ROWS, DocPage
 from couchlite.local_docs import LocalDoc
 from couchlite.records import SeqColumns
 from couchlite.snapshot import Snapshot
@@ -153,12 +153,10 @@ class _Listing:
         while limit and (stop is None or start < stop):
             with self._database.snapshot() as snapshot:
                 page = snapshot.docs(start, stop, reverse=reverse, limit=limit)
-                if not options.include_docs:
-                    rows: Sequence[Row] = _rows(page.ids, page.revs())
+                if options.include_docs:
+                    rows = self._rows_with_docs(snapshot, page)
                 else:
-                    columns = page.columns()
-                    docs = self._docs(snapshot, columns)
-                    rows = _rows_with_docs(page.ids, columns.revs, docs)
+                    rows = _rows(page.ids, page.revs())
             await self._write_rows(rows)
             limit -= len(rows)
             if len(rows) < len(page.ids):
@@ -246,6 +244,21 @@ class _Listing:
 
     # documents
 
+    def _rows_with_docs(self, snapshot: Snapshot, page: DocPage) -> Sequence[Row]:
+        """The first rows of a page: as many as fit into memory."""
+        if self._are_plain(page):
+            bodies = snapshot.plain_bodies(page.body_keys())
+            if None not in bodies and b"{}" not in bodies:
+                return _plain_rows_with_docs(page.ids, page.revs(), cast("list[bytes]", bodies))
+        columns = page.columns()
+        return _rows_with_docs(columns.ids, columns.revs, self._docs(snapshot, columns))
+
+    def _are_plain(self, page: DocPage) -> bool:
+        """Whether there can be no more to a document's text than id, revision, body and attachments."""
+        if self._hides:
+            return False
+        return not self._options.conflicts or not records.any_conflicted(page.records)
+
     def _docs(self, snapshot: Snapshot, columns: SeqColumns) -> Sequence[Doc]:
         """The winners of the first documents: as many as fit into a page."""
         if not self._options.attachments and not self._hides:
@@ -316,6 +329,17 @@ def _rows(ids: Sequence[bytes], revs: Sequence[bytes]) -> list[bytes]:
     return [
         b'{"id":"%b","key":"%b","value":{"rev":"%b"}}' % (doc_id, doc_id, rev)
         for doc_id, rev in zip(escape_all(ids), escape_all(revs), strict=True)
+    ]
+
+
+def _plain_rows_with_docs(
+    ids: Sequence[bytes], revs: Sequence[bytes], bodies: Sequence[bytes]
+) -> list[bytes]:
+    """A row for each body that is there; none is empty."""
+    return [
+        b'{"id":"%b","key":"%b","value":{"rev":"%b"},"doc":{"_id":"%b","_rev":"%b",%b}'
+        % (doc_id, doc_id, rev, doc_id, rev, body[1:])
+        for doc_id, rev, body in zip(escape_all(ids), escape_all(revs), bodies, strict=False)
     ]
 
 

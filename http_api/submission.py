@@ -66,10 +66,29 @@ def read_document(request: Request, value: Any, doc_id: str | None = None) -> Ed
     limits = limits_of(request.server.config)
     edit = document.parse(value, doc_id, max_size_bytes=limits.document_bytes)
     check_id(request, edit.id)
+    _check_attachment_sizes(edit, limits)
+    return edit
+
+
+def read_documents(request: Request, values: Iterable[Any]) -> list[Edit]:
+    """`read_document` for each of many, what is common to them being looked up once."""
+    limits = limits_of(request.server.config)
+    is_any_id_allowed = limits.id_bytes is None and not request.database().props.get("partitioned")
+    edits = []
+    for value in values:
+        edit = document.parse(value, max_size_bytes=limits.document_bytes)
+        if not is_any_id_allowed:
+            check_id(request, edit.id)
+        if edit.attachments:
+            _check_attachment_sizes(edit, limits)
+        edits.append(edit)
+    return edits
+
+
+def _check_attachment_sizes(edit: Edit, limits: Limits) -> None:
     for attachment in edit.attachments:
         size = attachment.sent_length if attachment.data is None else len(attachment.data)
         check_attachment_size(attachment.name, size, limits)
-    return edit
 
 
 def check_id(request: Request, doc_id: str) -> None:
@@ -152,7 +171,10 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     results: list[Result | None] = list(await _refusals(request, edits, new_edits=new_edits))
     for at, edit in enumerate(edits):
         if results[at] is None and local.is_local(edit.id):
-            results[at] = await local.store(database, edit, new_edits=new_edits)
+            try:
+                results[at] = await local.store(database, edit, new_edits=new_edits)
+            except BadRequest as error:
+                results[at] = error
     places = [at for at, result in enumerate(results) if result is None]
     written = await _write(database, [edits[at] for at in places], new_edits=new_edits)
     for at, result in zip(places, written, strict=True):
