@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import document, jsontext, records
+from .doc_texts import PAGE_BYTES
 from .document import Meta, Revision
 from .errors import InternalError
 from .reads import Document
@@ -15,8 +16,9 @@ from .records import AttachmentInfo, SeqColumns
 from .revision import Rev
 from .snapshot import Snapshot
 
-PAGE_BYTES = 1 << 20
-"""A page ends with the document that passes this: what bounds a feed's memory."""
+PATH_MAX = 20
+"""How much of a document's history filter functions see: CouchDB's default of [query_server_config]
+revs_limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,14 @@ class DocOptions:
 
 def winner_texts(snapshot: Snapshot, columns: SeqColumns, options: DocOptions) -> list[bytes]:
     """The winners of as many changes, from the first one on, as fit into a page."""
-    body_of, deleted = snapshot.body, records.DELETED
+    deleted = records.DELETED
     special = records.CONFLICTED if options.conflicts else 0
     ids, revs = jsontext.escape_all(columns.ids), jsontext.escape_all(columns.revs)
+    bodies = snapshot.plain_bodies([records.u64(number) for number in columns.bodies])
     texts: list[bytes] = []
     size = 0
-    for flags, number, rev, doc_id in zip(columns.flags, columns.bodies, revs, ids, strict=True):
-        body, attachments = body_of(number)
-        if attachments or flags & special:
+    for flags, rev, doc_id, body in zip(columns.flags, revs, ids, bodies, strict=False):
+        if body is None or flags & special:
             revision, meta = winner(snapshot, columns, len(texts), options)
             text = render(revision, meta, options)
         elif flags & deleted:
@@ -72,11 +74,13 @@ def winner(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions
 
 
 def leaves(snapshot: Snapshot, doc_id: bytes, *, only_winner: bool) -> Iterator[Revision]:
-    """A document's leaves with their paths, the winner first."""
+    """A document's leaves with the ends of their paths, the winner first."""
     found = _document(snapshot, doc_id)
     nodes = found.leaves()
     for node in nodes[:1] if only_winner else nodes:
-        yield snapshot.revision(found, node)
+        revision = snapshot.revision(found, node)
+        revision.path = revision.path[:PATH_MAX]
+        yield revision
 
 
 def leaf_texts(snapshot: Snapshot, doc_id: bytes) -> list[bytes]:

@@ -14,6 +14,7 @@ from . import changes, keys, records
 from .changes import ChangeRow
 from .engine import Reader, Space
 from .errors import BadRequest
+from .javascript import Design, FunctionPool
 from .jsontext import dumps, loads
 from .mango import compile_selector
 from .mango.projection import compile_projection
@@ -129,6 +130,45 @@ class SelectorFilter:
 
     def shown(self, document: bytes) -> bytes:
         return document if self._project is None else dumps(self._project(loads(document)))
+
+
+class FunctionFilter:
+    """The documents that a filter function of a design document lets pass.
+
+    :param request: what the function is given as its second argument, as JSON.
+    :raises NotFound: there is no function of that name.
+    """
+
+    needs_revisions = True
+
+    def __init__(self, functions: FunctionPool, design: Design, name: str, request: bytes) -> None:
+        design.find("filters", name)
+        self._functions, self._design, self._name, self._request = functions, design, name, request
+
+    async def passes(self, documents: Sequence[bytes]) -> Sequence[bool]:
+        return await self._functions.filter_docs(self._design, self._name, documents, self._request)
+
+    def shown(self, document: bytes) -> bytes:
+        return document
+
+
+class ViewFilter:
+    """The documents for which the map function of a view emits something.
+
+    :raises NotFound: there is no view of that name.
+    """
+
+    needs_revisions = True
+
+    def __init__(self, functions: FunctionPool, design: Design, view: str) -> None:
+        design.find("views", view)
+        self._functions, self._design, self._view = functions, design, view
+
+    async def passes(self, documents: Sequence[bytes]) -> Sequence[bool]:
+        return await self._functions.filter_view(self._design, self._view, documents)
+
+    def shown(self, document: bytes) -> bytes:
+        return document
 
 
 Filter = IdFilter | ContentFilter

@@ -66,7 +66,7 @@ async def post(request: Request) -> web.StreamResponse:
 async def _changes(request: Request, body: dict[str, Any] | None) -> web.StreamResponse:
     database = request.database()
     options = parse_options(request)
-    wanted = await filter_of(request, options, body)
+    wanted = filter_of(request, options, body)
     is_socket = options.feed == "websocket" and changes_socket.is_asked_for(request)
     if options.feed not in FRAMINGS and not is_socket:
         raise BadRequest("Supported `feed` types: normal, continuous, live, longpoll, eventsource")

@@ -7,16 +7,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from couchlite.changes_filters import DesignDocs, DocIds, Filter, SelectorFilter
-from couchlite.errors import BadRequest, NotFound, NotImplementedHere
+from couchlite.changes_filters import (
+    DesignDocs,
+    DocIds,
+    Filter,
+    FunctionFilter,
+    SelectorFilter,
+    ViewFilter,
+)
+from couchlite.errors import BadRequest
+from couchlite.javascript import Design
+from couchlite.jsontext import dumps
 
 from .changes_options import Options
 from .request import Request, decode
+from .request_object import request_object
 
 DOC_IDS_WANTED = "`doc_ids` filter parameter is not a list of doc ids."
 
 
-async def filter_of(request: Request, options: Options, body: dict[str, Any] | None) -> Filter | None:
+def filter_of(request: Request, options: Options, body: dict[str, Any] | None) -> Filter | None:
     """The filter a request asks for; None when it wants all changes.
 
     :raises BadRequest: there is no such filter, or its arguments are no good.
@@ -36,16 +46,27 @@ async def filter_of(request: Request, options: Options, body: dict[str, Any] | N
             name = request.query_value("view")
             if not name:
                 raise BadRequest("`view` filter parameter is not provided.")
-            return _function_filter(
-                request, "views", name, "`view` must be of the form `designname/viewname`"
-            )
+            design, view = _find(request, name, "`view` must be of the form `designname/viewname`")
+            return ViewFilter(request.app.functions, design, view)
         case name if name.startswith("_"):
             raise BadRequest("unknown builtin filter name")
         case name if name.strip("/"):
-            return _function_filter(
-                request, "filters", name, "`filter` must be of the form `designname/filtername`"
-            )
+            design, function = _find(request, name, "`filter` must be of the form `designname/filtername`")
+            seen = request_object(request, request.database(), "undefined" if body is None else body)
+            return FunctionFilter(request.app.functions, design, function, dumps(seen))
     return None
+
+
+def _find(request: Request, name: str, wanted_form: str) -> tuple[Design, str]:
+    """The design document that a filter names, and what it names in it.
+
+    As in CouchDB a feed keeps to the function that there was when it began.
+    """
+    parts = [decode(part) for part in name.split("/") if part]
+    if len(parts) != 2:
+        raise BadRequest(wanted_form)
+    database = request.database()
+    return Design(database.name, database.get(f"_design/{parts[0]}")), parts[1]
 
 
 def _doc_ids(request: Request, body: dict[str, Any] | None) -> list[str]:
@@ -64,15 +85,3 @@ def _required(body: dict[str, Any] | None) -> dict[str, Any]:
 
 def _lookups_max(request: Request) -> int:
     return request.server.config.integer("couchdb", "changes_doc_ids_optimization_threshold")
-
-
-def _function_filter(request: Request, kind: str, name: str, wanted_form: str) -> Filter:
-    """A function of a design document."""
-    parts = [decode(part) for part in name.split("/") if part]
-    if len(parts) != 2:
-        raise BadRequest(wanted_form)
-    design = request.database().get(f"_design/{parts[0]}")
-    function = design.get(kind, {}).get(parts[1])
-    if function is None:
-        raise NotFound(f"missing json key: {parts[1]}")
-    raise NotImplementedHere()

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import web
 
-from couchlite import changes_docs, document, records
+from couchlite import changes_docs, doc_texts, document, records
 from couchlite.changes_docs import DocOptions
 from couchlite.document import Meta, Revision
 from couchlite.errors import CouchliteError, NotFound, QueryParseError
@@ -269,7 +269,7 @@ class _Listing:
             revision, meta = changes_docs.winner(snapshot, columns, at, self._doc_options)
             docs.append(self._doc(revision, meta))
             size += len(revision.body)
-            if size >= changes_docs.PAGE_BYTES:
+            if size >= doc_texts.PAGE_BYTES:
                 break
         return docs
 

@@ -345,9 +345,9 @@ async def test_pages_are_bounded_in_rows_and_bytes(database: Database) -> None:
 
 
 def changes_page_bytes() -> int:
-    from couchlite import changes_docs
+    from couchlite import doc_texts
 
-    return changes_docs.PAGE_BYTES
+    return doc_texts.PAGE_BYTES
 
 
 async def test_who_waited_at_one_place_shares_the_page_and_who_comes_does_not(database: Database) -> None:

@@ -31,7 +31,6 @@ LATER = {
     "users-opened-db": "Mango queries",
     "validation": "validation functions",
     "views": "views",
-    "changes-filter-view-design": "filters by a view or a design function",
     "doc-design-docs": "the check of a design document's functions",
 }
 """Areas and scenarios of what is not built yet. One that passes fails its test: none outlives its reason."""
