@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +25,22 @@ from .errors import BadRequest, DataDirectoryError
 logger = logging.getLogger(__name__)
 
 UNREADABLE_FILE = "the configuration file {path} can't be read: {why}"
+
+
+FORMER_NAMES = {"chttpd": "httpd", "chttpd_auth": "couch_httpd_auth"}
+"""Sections whose keys count also where they stood before CouchDB 3, and where many tools still put them."""
+NEW_KEYS = frozenset(
+    (
+        "admin_only_all_dbs",
+        "bind_address",
+        "buffer_response",
+        "decode_plus_to_space",
+        "port",
+        "require_valid_user",
+        "require_valid_user_except_for_up",
+    )
+)
+"""The keys of those sections that count only where they stand now."""
 
 
 class SettingsStore(Protocol):
@@ -65,24 +81,21 @@ class Config:
 
     def get(self, section: str, key: str, default: str | None = None) -> str | None:
         """The value in force: what is set, else the built-in default, else `default`."""
-        value = self.reported(section, key)
-        if value is None:
-            value = BUILT_IN.get(section, {}).get(key, default)
-        return value
+        return next(self._values(section, key), default)
 
     def text(self, section: str, key: str) -> str:
         """As `get`, for keys that have a default; an unknown key is empty text."""
-        return self.get(section, key) or ""
+        return next(self._values(section, key), "")
 
     def boolean(self, section: str, key: str) -> bool:
-        for value in (self.reported(section, key), BUILT_IN.get(section, {}).get(key)):
+        for value in self._values(section, key):
             if value in ("true", "false"):
                 return value == "true"
         return False
 
     def integer(self, section: str, key: str) -> int:
-        for value in (self.reported(section, key), BUILT_IN.get(section, {}).get(key)):
-            if value is not None and (number := _integer(value)) is not None:
+        for value in self._values(section, key):
+            if (number := _integer(value)) is not None:
                 return number
         raise KeyError(f"{section}/{key} has no default")
 
@@ -143,6 +156,17 @@ class Config:
         if self._file:
             read_ini(self._file)
         self._store.set(_RELOADED, secrets.token_hex(8))
+
+    def _values(self, section: str, key: str) -> Iterator[str]:
+        """The values a key could have, the one in force first."""
+        sections = self.as_dict()
+        if key in (values := sections.get(section, {})):
+            yield values[key]
+        former = FORMER_NAMES.get(section)
+        if former and key not in NEW_KEYS and key in (values := sections.get(former, {})):
+            yield values[key]
+        if key in (values := BUILT_IN.get(section, {})):
+            yield values[key]
 
     def _merge(self) -> dict[str, dict[str, str]]:
         stored = dict(self._store.items(_PREFIX))

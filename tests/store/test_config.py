@@ -71,6 +71,24 @@ def test_integer(config: Config, value: str, number: int) -> None:
     assert config.integer("couchdb", "max_document_size") == number
 
 
+def test_keys_count_where_they_stood_before_couchdb_3(config: Config) -> None:
+    config.set("httpd", "enable_cors", "true")
+    config.set("httpd", "WWW-Authenticate", "Basic")
+    config.set("couch_httpd_auth", "timeout", "60")
+    assert config.boolean("chttpd", "enable_cors") is True
+    assert config.get("chttpd", "WWW-Authenticate") == "Basic"
+    assert config.integer("chttpd_auth", "timeout") == 60
+    config.set("chttpd_auth", "timeout", "70")
+    assert config.integer("chttpd_auth", "timeout") == 70
+    assert config.reported("chttpd", "enable_cors") is None
+
+
+def test_some_keys_count_only_where_they_stand_now(config: Config) -> None:
+    config.set("httpd", "require_valid_user", "true")
+    assert config.boolean("chttpd", "require_valid_user") is False
+    assert config.integer("chttpd", "port") == 5984
+
+
 def test_integer_without_a_default_is_a_mistake_of_the_caller(config: Config) -> None:
     with pytest.raises(KeyError):
         config.integer("couchdb", "nope")
