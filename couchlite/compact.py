@@ -1,9 +1,10 @@
 """Compaction: bodies that nobody needs any more are dropped, attachments nobody refers to are swept.
 
-Kept are the bodies of all leaves, the body of the merge base of every open conflict (so that a three-way
-merge stays possible), and what the retention names. Everything else is a page of documents at a time in a
-write transaction of its own, so that other writers wait for milliseconds; a crash in the middle leaves a
-database that is merely compacted in part. CouchDB keeps leaves only.
+Kept are the bodies of all leaves and what the retention names; the body of the merge base of every open
+conflict too, so that a three-way merge stays possible, but whoever asks for that revision is told that it is
+missing, as by CouchDB, which keeps leaves only. A page of documents at a time is gone through in a write
+transaction of its own, so that other writers wait for milliseconds; a crash in the middle leaves a database
+that is merely compacted in part.
 """
 
 from __future__ import annotations
@@ -142,53 +143,64 @@ class _DropFromPage:
             if record is None or not record[0] & records.HAS_TREE:
                 continue
             tree = records.decode_tree(record)
-            numbers = self._take(tree)
-            if numbers:
+            numbers, has_new_bases = self._mark(tree)
+            if numbers or has_new_bases:
                 head = records.decode_head(record)
                 txn.kv.put(Space.DOCS, key, records.encode_doc(head, records.encode_tree(tree)))
-                for number in numbers:
-                    edits.delete_body(txn, number)
-                dropped += len(numbers)
+            for number in numbers:
+                edits.delete_body(txn, number)
+            dropped += len(numbers)
         return dropped
 
-    def _take(self, tree: RevTree) -> list[int]:
-        """Mark the dispensable bodies as gone in the tree; their numbers."""
-        kept = _kept(tree, self.retention.revisions)
+    def _mark(self, tree: RevTree) -> tuple[list[int], bool]:
+        """Mark in the tree which bodies are gone and which stay as merge bases only; the numbers of those
+        that are gone, and whether there are new bases."""
+        retained = _retained(tree, self.retention.revisions)
+        bases = _merge_bases(tree)
         numbers = []
+        has_new_bases = False
         for node in tree.nodes():
             info: RevInfo | None = node.info
-            if info is None or not info.body or node in kept:
+            if info is None or not info.body or node in retained:
                 continue
             if self.oldest_kept is not None and info.body >= self.oldest_kept:
                 continue
-            numbers.append(info.body)
-            node.info = RevInfo(0, info.deleted, 0)
-        return numbers
+            if node not in bases:
+                numbers.append(info.body)
+                node.info = RevInfo(0, info.deleted, 0)
+            elif not info.is_merge_base:
+                has_new_bases = True
+                node.info = info._replace(is_merge_base=True)
+        return numbers, has_new_bases
 
 
-def _kept(tree: RevTree, revisions: int) -> set[Node]:
-    """The leaves, the newest `revisions` of each branch, and the merge bases of the leaves that are in
-    conflict."""
-    kept: set[Node] = set()
-    seen: set[Node] = set()
+def _retained(tree: RevTree, revisions: int) -> set[Node]:
+    """The leaves, and the newest `revisions` of each branch."""
+    retained: set[Node] = set()
     for leaf in tree.leaves():
         node: Node | None = leaf
         for _ in range(max(1, revisions)):
             if node is None:
                 break
-            kept.add(node)
+            retained.add(node)
             node = node.parent
+    return retained
+
+
+def _merge_bases(tree: RevTree) -> set[Node]:
+    """Where the path of a living leaf meets that of another, the two have their common ancestor."""
+    bases: set[Node] = set()
+    seen: set[Node] = set()
     for leaf in tree.leaves():
         if leaf.info.deleted:
             continue
-        # Where this leaf's path meets that of another living leaf, the two have their common ancestor.
-        node = leaf
+        node: Node | None = leaf
         while node is not None and node not in seen:
             seen.add(node)
             node = node.parent
         if node is not None:
-            kept.add(node)
-    return kept
+            bases.add(node)
+    return bases
 
 
 def _sweep_blobs(engine: Engine, writer: Writer, blobs: BlobStore) -> int:

@@ -108,7 +108,7 @@ class Document:
     def revision(self, reader: Reader, codec: BodyCodec, node: Node) -> Revision | MissingRev:
         """The revision at `node` with its path, or MissingRev when its body is gone."""
         info: RevInfo | None = node.info
-        if info is None or not info.body:
+        if info is None or not info.is_readable:
             return MissingRev(node.rev)
         path = tuple(self.tree.path(node))
         return load(reader, codec, self.id, self.head, node.rev, info.body, info.deleted, path)
@@ -185,7 +185,7 @@ def revs_info(found: Document, node: Node) -> list[RevStatus]:
 
 
 def _status(info: RevInfo | None) -> str:
-    if info is None or not info.body:
+    if info is None or not info.is_readable:
         return "missing"
     return "deleted" if info.deleted else "available"
 

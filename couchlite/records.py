@@ -61,6 +61,13 @@ class RevInfo(NamedTuple):
     deleted: bool
     size: int
     """Bytes of JSON text and attachments; kept for leaves, 0 for others."""
+    is_merge_base: bool = False
+    """A compaction kept the body for merging a conflict, and for nothing else."""
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether a reader who asks for the revision gets it."""
+        return bool(self.body) and not self.is_merge_base
 
 
 class DocHead(NamedTuple):
@@ -202,6 +209,7 @@ def encode_tree(tree: RevTree) -> bytes:
 
 _KNOWN = 1
 _INFO_DELETED = 2
+_INFO_MERGE_BASE = 4
 
 
 def _encode_run(run: Run) -> list[Any]:
@@ -209,9 +217,13 @@ def _encode_run(run: Run) -> list[Any]:
     packed: Any = b"".join(digests) if all(len(digest) == 16 for digest in digests) else list(digests)
     infos = run.infos
     bodies = struct.pack(f">{len(infos)}Q", *[0 if info is None else info.body for info in infos])
-    flags = bytes(0 if info is None else _KNOWN | (_INFO_DELETED if info.deleted else 0) for info in infos)
+    flags = bytes(0 if info is None else _info_flags(info) for info in infos)
     size = infos[-1].size if infos[-1] is not None else 0
     return [run.parent_run, run.parent_offset, run.first_generation, packed, bodies, flags, size]
+
+
+def _info_flags(info: RevInfo) -> int:
+    return _KNOWN | (_INFO_DELETED if info.deleted else 0) | (_INFO_MERGE_BASE if info.is_merge_base else 0)
 
 
 def _decode_run(row: list[Any]) -> Run:
@@ -222,7 +234,9 @@ def _decode_run(row: list[Any]) -> Run:
         digests = packed
     last = len(digests) - 1
     infos = [
-        RevInfo(body, bool(flag & _INFO_DELETED), size if at == last else 0) if flag else None
+        RevInfo(body, bool(flag & _INFO_DELETED), size if at == last else 0, bool(flag & _INFO_MERGE_BASE))
+        if flag
+        else None
         for at, (body, flag) in enumerate(zip(struct.unpack(f">{len(flags)}Q", bodies), flags, strict=True))
     ]
     return Run(parent_run, parent_offset, first_generation, digests, infos)
@@ -269,7 +283,7 @@ def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> tupl
     bodies that were stemmed away."""
     digests = chain.digests + digest
     bodies = chain.bodies + _U64.pack(info.body)
-    flags = chain.flags + bytes((_KNOWN | (_INFO_DELETED if info.deleted else 0),))
+    flags = chain.flags + bytes((_info_flags(info),))
     cut = max(0, len(flags) - limit)
     dropped = [number for (number,) in _U64.iter_unpack(bodies[: cut * 8]) if number]
     row = [

@@ -110,7 +110,7 @@ def _nearest_ancestor(snapshot: Snapshot, edit: Edit) -> Node | None:
         return None
     known = (found.tree.find(rev) for rev in edit.path[1:])
     node = next((node for node in known if node is not None), None)
-    while node is not None and (node.info is None or not node.info.body):
+    while node is not None and (node.info is None or not node.info.is_readable):
         node = node.parent
     return node
 
