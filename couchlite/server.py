@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import queue
 import shutil
 import threading
 import weakref
@@ -54,6 +55,11 @@ class Server:
         self._recent_lock = threading.Lock()
         self._files = threading.Condition()
         self._files_open: set[str] = set()
+        # A Database may be let go by the garbage collector, in any thread and at any moment, also while that
+        # thread holds a lock that closing needs; so a thread of its own closes the files.
+        self._let_go: queue.SimpleQueue[tuple[str, Writer, LmdbEnvironment] | None] = queue.SimpleQueue()
+        self._closer = threading.Thread(target=self._close_what_is_let_go, name="closer", daemon=True)
+        self._closer.start()
         self._unlogged: set[str] = set()
         self._catalog_seen = 0
         self._settings_seen = -1
@@ -122,6 +128,8 @@ class Server:
             self._close_files(database.uuid, database.writer, database.engine)
         self._log_updates()
         self._recent.clear()
+        self._let_go.put(None)
+        self._closer.join()
         self.catalog.close()
 
     def _lay_out(self, entry: Entry) -> None:
@@ -166,8 +174,12 @@ class Server:
             database = Database(entry, path, moved=self._moved)
             self._files_open.add(entry.uuid)
             self._open[entry.uuid] = database
-            weakref.finalize(database, self._close_files, entry.uuid, database.writer, database.engine)
+            weakref.finalize(database, self._let_go.put, (entry.uuid, database.writer, database.engine))
             return database
+
+    def _close_what_is_let_go(self) -> None:
+        while (files := self._let_go.get()) is not None:
+            self._close_files(*files)
 
     def _close_files(self, uuid: str, writer: Writer, engine: LmdbEnvironment) -> None:
         """Nobody uses a Database any more."""
