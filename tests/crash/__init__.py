@@ -1,4 +1,4 @@
-"""Nothing that was acknowledged is ever lost: processes killed at random moments, full disks, damaged files."""
+"""Nothing acknowledged is ever lost: processes killed at random moments, full disks, damaged files."""
 
 import os
 

@@ -1,7 +1,7 @@
 """Processes that crash tests start and kill: fresh interpreters, so that none inherits an open environment.
 
-    python -m tests.crash.processes write DIRECTORY NAME      puts documents, prints what was acknowledged
-    python -m tests.crash.processes compact DIRECTORY NAME    compacts, and moves to the copy each time
+python -m tests.crash.processes write DIRECTORY NAME      puts documents, prints what was acknowledged
+python -m tests.crash.processes compact DIRECTORY NAME    compacts, and moves to the copy each time
 """
 
 from __future__ import annotations

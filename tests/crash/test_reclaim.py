@@ -29,12 +29,8 @@ def test_compactions_killed_while_others_write_lose_nothing(tmp_path: Path) -> N
     with contextlib.ExitStack() as stack:
         writers = [stack.enter_context(process("write", data, name, log)) for name, log in logs.items()]
         wait_until(lambda: all(log.read_text().count("\n") > 20 for log in logs.values()))
-        compactions = tmp_path / "compactions.log"
         for kill in range(KILLS):
-            with process("compact", data, str(kill), compactions) as compaction:
-                wait_until(lambda: compactions.read_text().count("ready") > kill)
-                time.sleep(chance.random() * 0.3)
-                assert compaction.poll() is None, compactions.read_text()
+            _compact_for(chance.random() * 0.3, data, tmp_path / f"compact-{kill}.log")
             generations.add(_newest_generation(data))
             assert [writer.poll() for writer in writers] == [None] * len(writers), _logs(logs)
         for writer in writers:
@@ -50,6 +46,13 @@ def test_compactions_killed_while_others_write_lose_nothing(tmp_path: Path) -> N
         assert database.check(deep=True) == []
         database.compact().result()
         assert len(os.listdir(database.path / "store.mdb")) == 2, "a generation, and the lock"
+
+
+def _compact_for(seconds: float, data: Path, log: Path) -> None:
+    with process("compact", data, "", log) as compaction:
+        wait_until(lambda: "ready" in log.read_text())
+        time.sleep(seconds)
+        assert compaction.poll() is None, log.read_text()
 
 
 def _newest_generation(data: Path) -> int:

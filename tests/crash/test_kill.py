@@ -1,0 +1,98 @@
+"""`kill -9` of a server's workers, and of the whole server, while it is written to in every way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from couchlite import Server
+
+from ..shell.running import Served, kill, start
+from . import KILLS
+from .client import Client, Lost, Unreachable
+from .follower import Follower
+from .ledger import Ledger
+from .writers import Crew
+
+WORKERS = 2
+
+
+@pytest.mark.timeout(60 + 10 * KILLS)
+def test_killed_servers_lose_nothing(tmp_path: Path) -> None:
+    """Each round: some workers die, then the whole server; it is started again, and all must be there."""
+    chance = random.Random(7)
+    port = 0
+    ledger = Ledger()
+    follower = Follower()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_running(tmp_path, port))
+        client = Client(server.port)
+        assert client.ask("PUT", "/a").status == 201
+        crew = stack.enter_context(Crew(server.port, ledger))
+        for round_number in range(KILLS):
+            crew.work()
+            for _ in range(chance.randrange(3)):
+                time.sleep(chance.random() * 0.3)
+                _kill_a_worker(server, chance)
+            time.sleep(0.1 + chance.random() * 0.4)
+            with contextlib.suppress(Lost, Unreachable):
+                follower.catch_up(client)
+            kill(server.process)
+            crew.rest()
+            client.close()
+            server = stack.enter_context(_running(tmp_path, server.port))
+            _look_through(tmp_path, client, ledger, follower, everything=round_number == KILLS - 1)
+            assert "Traceback" not in server.output
+        assert ledger.acknowledged > 20 * KILLS
+        client.close()
+    _nothing_left_behind(tmp_path)
+
+
+@contextlib.contextmanager
+def _running(directory: Path, port: int) -> Iterator[Served]:
+    process, log = start(directory, "--workers", str(WORKERS), "--port", str(port))
+    try:
+        yield Served(process, log)
+    finally:
+        kill(process)
+
+
+def _kill_a_worker(server: Served, chance: random.Random) -> None:
+    workers = server.workers()
+    if workers:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(chance.choice(workers), signal.SIGKILL)
+
+
+def _look_through(
+    directory: Path, client: Client, ledger: Ledger, follower: Follower, *, everything: bool
+) -> None:
+    ledger.settle(client)
+    ledger.check(client, everything=everything)
+    follower.catch_up(client)
+    follower.compare(client)
+    with Server(directory / "data") as server:
+        for name in server.names():
+            assert server.open(name).check(deep=True) == [], name
+
+
+def _nothing_left_behind(directory: Path) -> None:
+    """What killed processes were in the middle of is swept away by those that follow them."""
+    with Server(directory / "data") as server:
+        database = server.open("a")
+        database.compact().result()
+        assert sorted(path.name for path in (database.path / "blobs" / "tmp").iterdir()) == []
+        with database.engine.read() as reader:
+            assert list(database.blobs.orphans(reader)) == []
+        assert len(os.listdir(database.path / "store.mdb")) == 2, "a generation, and the lock"
+        assert len(os.listdir(directory / "data" / "db")) == len(server.names())
+        database.put({"_id": "after all"})
+        assert server.tasks() == []
+        assert len(os.listdir(directory / "data" / "run")) == 1, "the server's own socket"
