@@ -16,11 +16,11 @@ from couchlite import document
 from couchlite.blobs import BlobSource
 from couchlite.document import DEFAULT_CONTENT_TYPE, AttachmentEdit, Edit, Revision
 from couchlite.errors import NotFound, RangeNotSatisfiable
+from couchlite.multipart import header_text, new_boundary
 from couchlite.records import AttachmentInfo
 
 from . import response
 from .documents import fairly, open_document, parse_options
-from .multipart import header_text, new_boundary
 from .request import Request, encode, media_ranges
 from .staging import receive
 from .submission import check_id, edit_of, named_revision, store

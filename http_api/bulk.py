@@ -20,12 +20,12 @@ from couchlite.document import Edit, Revision
 from couchlite.edits import Result
 from couchlite.errors import BadRequest, CouchliteError, IllegalDocumentId
 from couchlite.jsontext import dumps, escape_all
+from couchlite.multipart import MixedWriter, Write
 from couchlite.reads import MissingRev
 from couchlite.revision import Rev
 
 from . import documents, response, user_documents
 from .documents import Options, parse_options
-from .multipart import MixedWriter, Write
 from .request import Request
 from .response import Stream
 from .submission import read_documents, submit

@@ -12,18 +12,25 @@ import base64
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 from urllib.parse import quote
 
 from aiohttp import web
 from multidict import istr
 
-from couchlite import document
+from couchlite import document, multipart
 from couchlite.database import Database
 from couchlite.document import Meta, Revision
 from couchlite.errors import BadRequest, NotFound
 from couchlite.jsontext import dumps
+from couchlite.multipart import (
+    AttachmentPart,
+    MixedWriter,
+    new_boundary,
+    related_length,
+    related_type,
+    write_related,
+)
 from couchlite.reads import Document, MissingRev, revs_info
 from couchlite.records import AttachmentInfo
 from couchlite.revision import Rev
@@ -31,7 +38,6 @@ from couchlite.revtree import Node
 from couchlite.snapshot import Snapshot
 
 from . import response, user_documents
-from .multipart import AttachmentPart, MixedWriter, new_boundary, related_length, related_type, write_related
 from .request import Request, json_value
 
 IN_MEMORY_MAX_BYTES = 1024 * 1024
@@ -298,21 +304,9 @@ def as_related(
     database: Database, revision: Revision, options: Options, meta: Meta = ()
 ) -> tuple[bytes, list[AttachmentPart]]:
     """A document whose attachments follow as parts, but for those that `atts_since` says the client has."""
-    included = _included(revision, options)
-
-    def members(info: AttachmentInfo) -> dict[str, Any]:
-        how = {"length": info.identity_length, "follows" if included(info) else "stub": True}
-        return document.attachment_members(info, how, encoding_info=True)
-
-    text = document.render(revision, revs="revs" in options, meta=meta, attachment=members)
-    parts = [
-        AttachmentPart(
-            info.name, info.content_type, info.length, info.encoding, partial(_stored, database, info)
-        )
-        for info in revision.attachments
-        if included(info)
-    ]
-    return text, parts
+    return multipart.as_related(
+        database, revision, revs="revs" in options, meta=meta, atts_since=options.atts_since
+    )
 
 
 def as_json_with_data(
@@ -322,7 +316,7 @@ def as_json_with_data(
     if not revision.attachments or "attachments" not in options:
         yield _as_json(revision, meta, options)
         return
-    included = _included(revision, options)
+    included = multipart.newer_than(revision, options.atts_since)
     encoding_info = "att_encoding_info" in options
     # Stands for the data in the text that is cut there; nobody can have guessed it.
     mark = secrets.token_hex(16)
@@ -338,22 +332,6 @@ def as_json_with_data(
     for info, piece in zip(filter(included, revision.attachments), rest, strict=True):
         yield from _base64(_decoded(database, info))
         yield piece
-
-
-def _included(revision: Revision, options: Options) -> Callable[[AttachmentInfo], bool]:
-    """Which attachments are newer than the newest of the client's revisions that this one descends from."""
-    known = options.atts_since
-    if known is None:
-        return lambda _info: True
-    since = next((rev.generation for rev in revision.path if rev in known), 0)
-    return lambda info: info.revpos > since
-
-
-def _stored(database: Database, info: AttachmentInfo) -> Iterator[bytes]:
-    with database.snapshot() as snapshot:
-        source = snapshot.blob(info)
-    with source:
-        yield from source.chunks()
 
 
 def _decoded(database: Database, info: AttachmentInfo) -> Iterator[bytes]:

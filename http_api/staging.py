@@ -10,9 +10,9 @@ from email.message import Message
 
 from couchlite.document import AttachmentEdit, Edit, validate_attachment_name
 from couchlite.errors import BadRequest, UnsupportedMediaType
+from couchlite.multipart import MultipartReader
 from couchlite.upload import Encoding, StagedBlob
 
-from .multipart import MultipartReader
 from .request import Request
 from .submission import check_attachment_size, discard, limits_of
 

@@ -13,11 +13,11 @@ from couchlite import document
 from couchlite.document import Edit, Revision
 from couchlite.errors import BadRequest, CouchliteError, UnsupportedMediaType
 from couchlite.jsontext import loads
+from couchlite.multipart import MultipartReader, is_related
 from couchlite.revision import Rev
 
 from . import local, response
 from .documents import Options, etag_of, open_document, parse_options
-from .multipart import MultipartReader, is_related
 from .request import Request, decode, encode, integer
 from .staging import receive_parts, received_form
 from .submission import check_id, edit_of, named_revision, read_document, store

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from couchlite.errors import BadRequest, CouchliteError, TooLarge, UnsupportedMediaType
-from http_api.multipart import (
+from couchlite.multipart import (
     AttachmentPart,
     MixedWriter,
     MultipartReader,

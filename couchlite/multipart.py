@@ -1,5 +1,5 @@
-"""Multipart bodies, streamed: reading multipart/related uploads, writing multipart/related and
-multipart/mixed.
+"""Documents and their attachments as one stream of bytes, the form in which peers exchange them: reading and
+writing multipart/related, writing multipart/mixed.
 
 What must stay true here:
 - A part is never whole in memory: what is read ahead is one chunk and a delimiter's length; what is written
@@ -12,11 +12,20 @@ What must stay true here:
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from couchlite.errors import BadRequest, TooLarge, UnsupportedMediaType
+from . import document
+from .document import Meta, Revision
+from .errors import BadRequest, TooLarge, UnsupportedMediaType
+from .records import AttachmentInfo
+from .revision import Rev
+
+if TYPE_CHECKING:
+    from .database import Database
 
 # A part needs a handful of headers; more than this is not a part's head but an attack or a missing empty
 # line.
@@ -254,3 +263,47 @@ def _media_type(content_type: str) -> str:
 def header_text(text: str) -> str:
     """Text that can't end the header line it stands in."""
     return text.replace("\r", "%0D").replace("\n", "%0A")
+
+
+# --- stored revisions as such streams -----------------------------------------------------------------------
+
+
+def as_related(
+    database: Database,
+    revision: Revision,
+    *,
+    revs: bool,
+    meta: Meta = (),
+    atts_since: Sequence[Rev] | None = None,
+) -> tuple[bytes, list[AttachmentPart]]:
+    """A document whose attachments follow as parts, but for those that `atts_since` says the receiver has."""
+    included = newer_than(revision, atts_since)
+
+    def members(info: AttachmentInfo) -> dict[str, Any]:
+        how = {"length": info.identity_length, "follows" if included(info) else "stub": True}
+        return document.attachment_members(info, how, encoding_info=True)
+
+    text = document.render(revision, revs=revs, meta=meta, attachment=members)
+    parts = [
+        AttachmentPart(
+            info.name, info.content_type, info.length, info.encoding, partial(_stored, database, info)
+        )
+        for info in revision.attachments
+        if included(info)
+    ]
+    return text, parts
+
+
+def newer_than(revision: Revision, known: Sequence[Rev] | None) -> Callable[[AttachmentInfo], bool]:
+    """Which attachments are newer than the newest of the receiver's revisions that this one descends from."""
+    if known is None:
+        return lambda _info: True
+    since = next((rev.generation for rev in revision.path if rev in known), 0)
+    return lambda info: info.revpos > since
+
+
+def _stored(database: Database, info: AttachmentInfo) -> Iterator[bytes]:
+    with database.snapshot() as snapshot:
+        source = snapshot.blob(info)
+    with source:
+        yield from source.chunks()
