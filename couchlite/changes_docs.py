@@ -59,18 +59,19 @@ def winner_texts(snapshot: Snapshot, columns: SeqColumns, options: DocOptions) -
 
 def winner(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions) -> tuple[Revision, Meta]:
     """A change's winner, and the members that tell of its document's conflicts."""
-    flags = columns.flags[at]
     body, attachments = snapshot.body(columns.bodies[at])
     rev = Rev.parse(columns.revs[at].decode())
-    revision = Revision(columns.ids[at].decode(), rev, bool(flags & records.DELETED), body, attachments)
-    if options.conflicts and flags & records.CONFLICTED:
-        losers = [
-            str(leaf.rev)
-            for leaf in _document(snapshot, columns.ids[at]).leaves()[1:]
-            if not leaf.info.deleted
-        ]
-        return revision, [("_conflicts", losers)]
-    return revision, ()
+    deleted = bool(columns.flags[at] & records.DELETED)
+    revision = Revision(columns.ids[at].decode(), rev, deleted, body, attachments)
+    return revision, conflicts(snapshot, columns, at, options)
+
+
+def conflicts(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions) -> Meta:
+    """`_conflicts` of a change's document, if they are to be shown and there are any."""
+    if not options.conflicts or not columns.flags[at] & records.CONFLICTED:
+        return ()
+    leaves = _document(snapshot, columns.ids[at]).leaves()
+    return [("_conflicts", [str(leaf.rev) for leaf in leaves[1:] if not leaf.info.deleted])]
 
 
 def leaves(snapshot: Snapshot, doc_id: bytes, *, only_winner: bool) -> Iterator[Revision]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from . import changes, changes_docs, records, seq_counts
 from .changes import PAGE_ROWS
 from .changes_docs import DocOptions
-from .changes_filters import ContentFilter, Filter, IdFilter
+from .changes_filters import ContentFilter, Filter, IdFilter, SelectorFilter
 from .database import Database
 from .document import Meta, Revision
 from .records import SeqColumns
@@ -40,6 +40,12 @@ class FeedOptions:
     """Give the documents as revisions instead of texts, for those who want their attachments too."""
     docs: DocOptions = field(default_factory=DocOptions)
     filter: Filter | None = None
+
+    @property
+    def gives_revisions(self) -> bool:
+        """Whether documents are given as revisions; those that are cut down to some fields never are."""
+        cut_down = isinstance(self.filter, SelectorFilter) and self.filter.cuts_documents
+        return self.include_docs and self.as_revisions and not cut_down
 
 
 class Page(NamedTuple):
@@ -118,7 +124,7 @@ class ChangesFeed:
         if self._in_round and not self._more:
             self._end_round()
             return None
-        if self._has_waited and not self._in_round and wanted is None and not self._options.as_revisions:
+        if self._has_waited and not self._in_round and wanted is None and not self._options.gives_revisions:
             return self._read_together()
         if wanted is None or isinstance(wanted, IdFilter):
             return self._read()
@@ -183,9 +189,12 @@ class ChangesFeed:
                 since = 0 if options.descending else self._edge
                 rows = options.filter.find(snapshot.reader, since, self._until)
                 self._found = changes.columns(rows[::-1] if options.descending else rows)
-        limit = REVISIONS_PER_PAGE if options.as_revisions else PAGE_ROWS
-        if self._left is not None and (self._found is not None or options.filter is None or self.is_full):
-            limit = min(limit, self._left)
+        limit = REVISIONS_PER_PAGE if options.gives_revisions else PAGE_ROWS
+        if self._left is not None:
+            if self._found is not None or options.filter is None:
+                limit = min(limit, self._left)
+            elif self.is_full:  # CouchDB steps over a row that doesn't pass even if it shall show none
+                limit = 1
         if self._found is not None:
             columns = self._found.cut(0, limit)
         elif options.descending:
@@ -199,7 +208,7 @@ class ChangesFeed:
         """As many of the changes as fit into a page, with what is shown of each."""
         options = self._options
         texts, revisions = None, None
-        if options.include_docs and options.as_revisions:
+        if options.gives_revisions:
             revisions = _revisions(snapshot, columns, options)
         elif options.include_docs:
             texts = changes_docs.winner_texts(snapshot, columns, options.docs)
@@ -222,9 +231,14 @@ class ChangesFeed:
 
     def _give_passing(self, question: _Question, answers: Sequence[bool]) -> Page:
         page = question.passing(answers, self._left)
-        self._more = self._more or question.is_cut
         self.shown += len(page.columns.seqs)
-        self._edge = page.columns.seqs[-1] if self.is_full else question.columns.seqs[-1]
+        self._more = (self._more or question.is_cut) and not self.is_full
+        if not self.is_full:
+            self._edge = question.columns.seqs[-1]
+        elif page.columns.seqs:
+            self._edge = page.columns.seqs[-1]
+        elif not any(answers):  # the one row that is looked at though none is wanted
+            self._edge = question.columns.seqs[-1]
         return page
 
     def _count_beyond(self, snapshot: Snapshot, edge: int) -> int:
@@ -246,9 +260,7 @@ class _Question:
         self.is_cut = len(winners) < len(columns.seqs)
         self.columns = columns = columns.cut(0, len(winners))
         self._winners = winners
-        self._revisions = (
-            _revisions(snapshot, columns, options) if options.include_docs and options.as_revisions else None
-        )
+        self._revisions = _revisions(snapshot, columns, options) if options.gives_revisions else None
         self._leaves: dict[int, list[bytes]] = {}
         self.texts: list[bytes] = []
         branched = set(_branched(columns)) if options.all_leaves else set()
@@ -259,11 +271,12 @@ class _Question:
                 self.texts.append(winner)
 
     def _ask_leaves(self, snapshot: Snapshot, at: int, *, only_winner: bool, revs: bool) -> None:
-        leaves = changes_docs.leaves(snapshot, self.columns.ids[at], only_winner=only_winner)
+        docs = self._options.docs
+        meta = changes_docs.conflicts(snapshot, self.columns, at, docs) if only_winner else ()
         self._leaves[at] = []
-        for revision in leaves:
+        for revision in changes_docs.leaves(snapshot, self.columns.ids[at], only_winner=only_winner):
             self._leaves[at].append(str(revision.rev).encode())
-            self.texts.append(changes_docs.render(revision, (), self._options.docs, revs=revs))
+            self.texts.append(changes_docs.render(revision, meta, docs, revs=revs))
 
     def passing(self, answers: Iterable[bool], limit: int | None) -> Page:
         """The changes of which a leaf has passed, each with its leaves that have."""

@@ -124,6 +124,11 @@ class SelectorFilter:
         except BadRequest as error:
             raise BadRequest(error.reason) from error
 
+    @property
+    def cuts_documents(self) -> bool:
+        """Whether only some members of documents are shown."""
+        return self._project is not None
+
     async def passes(self, documents: Sequence[bytes]) -> Sequence[bool]:
         matches = self._matches
         return [matches(loads(text)) for text in documents]

@@ -224,7 +224,7 @@ class StreamSink:
 
     async def end(self, last_seq: str, pending: int) -> web.StreamResponse:
         await self._write(self._framing.closing(last_seq, pending))
-        return await self._stream.end()
+        return await self._stream.end(b"\n")  # CouchDB ends all streams of JSON with an empty line
 
     async def _write(self, piece: bytes) -> None:
         if not self._began:

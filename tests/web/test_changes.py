@@ -12,7 +12,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from couchlite import Database
+
+from couchlite import Database, document
 
 from .in_process import ADMIN, Reply, Site
 
@@ -98,26 +99,27 @@ async def test_a_normal_feed_line_by_line(web: Site, database: Database) -> None
         "],",
         f'"last_seq":"3-{tag}","pending":0}}',
         "",
+        "",
     ]
     assert reply.headers["content-type"] == "application/json"
 
 
 async def test_an_empty_database(web: Site, database: Database) -> None:
     reply = await ask(web)
-    assert reply.body == b'{"results":[\n\n],\n"last_seq":"0-%b","pending":0}\n' % database.tag.encode()
+    assert reply.body == b'{"results":[\n\n],\n"last_seq":"0-%b","pending":0}\n\n' % database.tag.encode()
 
 
-async def test_pages_join_without_a_seam(web: Site, database: Database) -> None:
-    from couchlite import document
-
-    edits = [document.parse({"_id": f"{number:05}"}) for number in range(2500)]
-    database.update(edits)
-    for query in ("", "feed=continuous&timeout=0", "style=all_docs&include_docs=true"):
-        body = (await ask(web, query)).body
-        assert body.count(b'"id":') == 2500
-        assert body.count(b"\n") == 2500 + (3 if body.startswith(b'{"results"') else 2) - body.startswith(
-            b'{"seq'
-        )
+@pytest.mark.parametrize(
+    ("query", "lines_around"),
+    [("", 4), ("style=all_docs&include_docs=true", 4), ("feed=continuous&timeout=0", 2)],
+)
+async def test_pages_join_without_a_seam(
+    web: Site, database: Database, query: str, lines_around: int
+) -> None:
+    database.update([document.parse({"_id": f"{number:05}"}) for number in range(2500)])
+    body = (await ask(web, query)).body
+    assert body.count(b'"changes":') == 2500
+    assert body.count(b"\n") == 2500 + lines_around
     assert len((await ask(web, "limit=1500")).json()["results"]) == 1500
 
 
@@ -281,6 +283,63 @@ async def test_selectors(web: Site, database: Database) -> None:
     assert (ids(reply), reply.json()["pending"]) == (["a"], 2)
 
 
+FILTERS = {
+    "_id": "_design/f",
+    "filters": {
+        "by_v": "function (doc, req) { return doc.v == req.query.v; }",
+        "deleted": "function (doc) { return doc._deleted; }",
+        "edited": "function (doc) { return doc._revisions.start > 1 && doc._revisions.ids.length <= 20; }",
+        "posted": "function (doc, req) { return req.method == 'POST' && req.body.wanted == doc._id; }",
+        "secrets": "function (doc, req) { return 'Authorization' in req.headers; }",
+        "user": "function (doc, req) { return req.userCtx.name == 'adm' && req.secObj.members; }",
+        "fails": "function (doc) { return doc.nothing.there; }",
+    },
+    "views": {"big": {"map": "function (doc) { if (doc.v > 1) { emit(doc.v); } }"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "expected"),
+    [
+        pytest.param("filter=f/by_v&v=2", None, "b", id="by a parameter of the query"),
+        pytest.param("filter=f/deleted", None, "c", id="deletions"),
+        pytest.param("filter=f/edited", None, "c", id="by the history"),
+        pytest.param("filter=f/posted", {"wanted": "a"}, "a", id="by the body"),
+        pytest.param("filter=f/secrets", None, "", id="credentials are not shown to functions"),
+        pytest.param("filter=f/user&limit=1&descending=true", None, "c", id="by the user"),
+        pytest.param("filter=_view&view=f/big", None, "b", id="by a view"),
+        pytest.param("filter=_view&view=f/big&include_docs=true&attachments=true", None, "b", id="documents"),
+    ],
+)
+async def test_functions_of_design_documents(
+    web: Site, database: Database, query: str, body: Any, expected: str
+) -> None:
+    database.put(FILTERS)
+    fill(database, "a", v=1)
+    fill(database, "bc", v=2)
+    database.delete("c", database.get("c")["_rev"])
+    reply = await ask(web, query, body)
+    assert ids(reply) == list(expected)
+    assert "_revisions" not in reply.body.decode()
+
+
+async def test_a_function_that_fails_fails_the_feed(web: Site, database: Database) -> None:
+    database.put(FILTERS)
+    for feed in ("normal", "longpoll", "continuous"):
+        reply = await ask(web, f"filter=f/fails&feed={feed}")
+        assert (reply.status, reply.json()["error"]) == (500, "TypeError")
+
+
+async def test_a_feed_keeps_to_the_function_it_began_with(web: Site, database: Database) -> None:
+    database.put(FILTERS)
+    async with follow(web, "feed=continuous&since=now&filter=f/by_v&v=1") as feed:
+        changed = {**FILTERS, "_rev": database.get("_design/f")["_rev"], "filters": {}}
+        database.put(changed)
+        fill(database, "x", v=2)
+        fill(database, "y", v=1)
+        assert (await feed.line())["id"] == "y"
+
+
 # --- feeds that wait -------------------------------------------------------------------------------------
 
 
@@ -361,7 +420,7 @@ async def test_events(web: Site, database: Database) -> None:
     data, event_id, *rest = body.split("\n")
     assert json.loads(data.removeprefix("data: "))["doc"]["_id"] == "a"
     assert event_id == f'id: "1-{database.tag}"'
-    assert rest == ["", ""]
+    assert rest == ["", "", ""]
     last = {"Last-Event-ID": f"1-{database.tag}"}
     reply = await web.ask("GET", "/db/_changes?feed=eventsource&since=0&timeout=50", headers=last)
     assert reply.headers["content-type"] == "text/event-stream"
@@ -432,8 +491,6 @@ async def test_a_client_that_leaves_is_noticed_while_the_feed_is_idle(web: Site,
 async def test_a_client_that_does_not_read_holds_no_transaction_and_little_memory(
     web: Site, database: Database
 ) -> None:
-    from couchlite import document
-
     text = "x" * 1000
     for start in range(0, 20_000, 1000):
         edits = [document.parse({"_id": f"{start + n:05}", "t": text}) for n in range(1000)]
