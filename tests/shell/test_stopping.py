@@ -3,6 +3,7 @@ there."""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import signal
@@ -22,7 +23,7 @@ WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 @WORKERS
 @pytest.mark.parametrize("feed", ["continuous", "longpoll", "eventsource"])
 def test_feeds_end_with_their_last_line(tmp_path: Path, workers: str, feed: str) -> None:
-    with served(tmp_path, "--workers", workers) as server:
+    with served(tmp_path, "--workers", workers) as server, contextlib.ExitStack() as stack:
         server.request("PUT", "/db")
         server.request("PUT", "/db/a", {})
         server.request("PUT", "/db/_security", {})
@@ -30,6 +31,8 @@ def test_feeds_end_with_their_last_line(tmp_path: Path, workers: str, feed: str)
         connections = [
             _follow(server, f"/db/_changes?feed={feed}&heartbeat=60000&since={since}") for _ in range(8)
         ]
+        for connection in connections:
+            stack.callback(connection.close)
         responses = [connection.getresponse() for connection in connections] if feed != "longpoll" else []
         time.sleep(0.5)
         began = time.monotonic()
@@ -40,14 +43,12 @@ def test_feeds_end_with_their_last_line(tmp_path: Path, workers: str, feed: str)
         assert time.monotonic() - began < 5
         for body in bodies:
             if feed == "continuous":
-                first, last = [json.loads(line) for line in body.splitlines()]
+                first, last = [json.loads(line) for line in body.splitlines() if line]
                 assert first["id"] == "a" and last["last_seq"].startswith("1-")
             elif feed == "longpoll":
                 assert json.loads(body)["results"] == []
             else:
                 assert b'"id":"a"' in body
-        for connection in connections:
-            connection.close()
 
 
 def _follow(server: Served, path: str) -> http.client.HTTPConnection:
