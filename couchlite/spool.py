@@ -53,12 +53,25 @@ class Spool:
         while True:
             path = self._parent / secrets.token_hex(8)
             path.mkdir()
-            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if path.exists():  # else a sweep came between
+            try:
+                descriptor = _locked(path, fcntl.LOCK_EX)
+            except FileNotFoundError:
+                continue  # a sweep came between
+            if path.exists():
                 weakref.finalize(self, _give_up, descriptor, path)
                 return path
             os.close(descriptor)
+
+
+def _locked(directory: Path, operation: int) -> int:
+    """A descriptor of a directory that holds its lock until it is closed. :raises OSError:"""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, operation)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _give_up(descriptor: int, path: Path) -> None:
@@ -68,9 +81,6 @@ def _give_up(descriptor: int, path: Path) -> None:
 
 
 def _remove_if_dead(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(directory, ignore_errors=True)
-    finally:
-        os.close(descriptor)
+    descriptor = _locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    shutil.rmtree(directory, ignore_errors=True)
+    os.close(descriptor)

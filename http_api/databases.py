@@ -10,8 +10,9 @@ from typing import Any
 
 from aiohttp import web
 
+from couchlite.compact import Retention
 from couchlite.database import Database
-from couchlite.errors import BadRequest, DatabaseNotFound, Forbidden
+from couchlite.errors import BadRequest, CouchliteError, DatabaseNotFound, Forbidden
 from couchlite.revision import Rev
 from couchlite.security import validate
 
@@ -151,12 +152,26 @@ async def compact(request: Request) -> web.StreamResponse:
         with database.snapshot() as snapshot:
             snapshot.winner(f"_design/{request.segments[2]}")
     else:
-        database.compact().add_done_callback(lambda done: _log_failure(database.name, done))
+        database.compact(_retention(request)).add_done_callback(
+            lambda done: _log_failure(database.name, done)
+        )
     return response.json(request, 202, {"ok": True})
 
 
+def _retention(request: Request) -> Retention:
+    config = request.server.config
+    return Retention(
+        config.integer("couchlite", "keep_revisions"),
+        config.integer("couchlite", "keep_seconds"),
+        config.boolean("couchlite", "show_merge_bases"),
+    )
+
+
 def _log_failure(name: str, done: Future[Any]) -> None:
-    if (error := done.exception()) is not None:
+    error = done.exception()
+    if isinstance(error, CouchliteError):
+        logger.error("the compaction of %r failed: %s", name, error.reason)
+    elif error is not None:
         logger.error("the compaction of %r failed", name, exc_info=error)
 
 

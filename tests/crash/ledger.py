@@ -30,7 +30,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Version:
-    """What a document holds; of attachments, the digests. Its revision is unknown until it is acknowledged."""
+    """What a document holds; of attachments, the digests. Its revision comes with the acknowledgement."""
 
     fields: dict[str, Any] = field(default_factory=dict)
     attachments: dict[str, str] = field(default_factory=dict)
