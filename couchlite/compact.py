@@ -32,10 +32,12 @@ LOCK_FILE = "compact.lock"
 @dataclass(frozen=True, slots=True)
 class Retention:
     """Which bodies of inner revisions survive a compaction: the newest `revisions` of each branch, its leaf
-    counted, and those written within the last `seconds`."""
+    counted, and those written within the last `seconds`; and the merge bases of open conflicts, which
+    are shown to whoever asks for them only if that is wanted, since CouchDB would not have them."""
 
     revisions: int = 1
     seconds: int = 0
+    show_merge_bases: bool = False
 
 
 LEAVES_ONLY = Retention()
@@ -143,8 +145,8 @@ class _DropFromPage:
             if record is None or not record[0] & records.HAS_TREE:
                 continue
             tree = records.decode_tree(record)
-            numbers, has_new_bases = self._mark(tree)
-            if numbers or has_new_bases:
+            numbers, has_changed_bases = self._mark(tree)
+            if numbers or has_changed_bases:
                 head = records.decode_head(record)
                 txn.kv.put(Space.DOCS, key, records.encode_doc(head, records.encode_tree(tree)))
             for number in numbers:
@@ -154,11 +156,11 @@ class _DropFromPage:
 
     def _mark(self, tree: RevTree) -> tuple[list[int], bool]:
         """Mark in the tree which bodies are gone and which stay as merge bases only; the numbers of those
-        that are gone, and whether there are new bases."""
+        that are gone, and whether that changed the bases."""
         retained = _retained(tree, self.retention.revisions)
         bases = _merge_bases(tree)
         numbers = []
-        has_new_bases = False
+        has_changed_bases = False
         for node in tree.nodes():
             info: RevInfo | None = node.info
             if info is None or not info.body or node in retained:
@@ -168,10 +170,10 @@ class _DropFromPage:
             if node not in bases:
                 numbers.append(info.body)
                 node.info = RevInfo(0, info.deleted, 0)
-            elif not info.is_merge_base:
-                has_new_bases = True
-                node.info = info._replace(is_merge_base=True)
-        return numbers, has_new_bases
+            elif info.is_merge_base == self.retention.show_merge_bases:
+                has_changed_bases = True
+                node.info = info._replace(is_merge_base=not info.is_merge_base)
+        return numbers, has_changed_bases
 
 
 def _retained(tree: RevTree, revisions: int) -> set[Node]:

@@ -62,6 +62,19 @@ def test_the_merge_base_of_an_open_conflict_survives_until_the_conflict_ends(dat
     assert not has_body(database, "a", base)
 
 
+def test_merge_bases_are_shown_where_that_is_wanted(database: Database) -> None:
+    base = history(database, "a", 2)
+    one = database.put({"_id": "a", "_rev": base, "n": "one"})
+    graft(database, "a", [f"3-{A}", base], n="other")
+    database.compact().result()
+    assert statuses(database, "a", one) == ["available", "missing", "missing"]
+    database.compact(Retention(show_merge_bases=True)).result()
+    assert statuses(database, "a", one) == ["available", "available", "missing"]
+    assert database.get("a", base)["n"] == 1
+    database.compact().result()
+    assert statuses(database, "a", one) == ["available", "missing", "missing"]
+
+
 def test_retention_keeps_the_newest_revisions_of_each_branch(database: Database) -> None:
     rev = history(database, "a", 5)
     database.compact(Retention(revisions=3)).result()

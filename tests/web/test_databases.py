@@ -205,3 +205,18 @@ async def test_tasks_are_listed(web: Site) -> None:
         (task,) = (await web.ask("GET", "/_active_tasks")).json()
     assert (task["type"], task["database"], task["progress"]) == ("database_compaction", "db", 7)
     assert set(task) >= {"node", "pid", "started_on", "updated_on"}
+
+
+async def test_what_compaction_keeps_is_configured(web: Site) -> None:
+    database = web.server.create("db")
+    rev = None
+    revs = []
+    for n in range(4):
+        rev = database.put({"_id": "a", "n": n} | ({"_rev": rev} if rev else {}))
+        revs.append(rev)
+    web.server.config.set("couchlite", "keep_revisions", "2")
+    assert (await web.ask("POST", "/db/_compact", {})).status == 202
+    while (await web.ask("GET", "/db")).json()["compact_running"]:
+        await asyncio.sleep(0.01)
+    statuses = [(await web.ask("GET", f"/db/a?rev={rev}")).status for rev in revs]
+    assert statuses == [404, 404, 200, 200]
