@@ -28,12 +28,11 @@ WORKERS = 2
 def test_killed_servers_lose_nothing(tmp_path: Path) -> None:
     """Each round: some workers die, then the whole server; it is started again, and all must be there."""
     chance = random.Random(7)
-    port = 0
     ledger = Ledger()
     follower = Follower()
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_running(tmp_path, port))
-        client = Client(server.port)
+        server = stack.enter_context(_running(tmp_path, port=0))
+        client = stack.enter_context(Client(server.port))
         assert client.ask("PUT", "/a").status == 201
         crew = stack.enter_context(Crew(server.port, ledger))
         for round_number in range(KILLS):
@@ -48,10 +47,10 @@ def test_killed_servers_lose_nothing(tmp_path: Path) -> None:
             crew.rest()
             client.close()
             server = stack.enter_context(_running(tmp_path, server.port))
+            crew.check(client)
             _look_through(tmp_path, client, ledger, follower, everything=round_number == KILLS - 1)
             assert "Traceback" not in server.output
         assert ledger.acknowledged > 20 * KILLS
-        client.close()
     _nothing_left_behind(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 import threading
 import time
@@ -26,7 +27,7 @@ class Crew:
         self.failures: list[str] = []
         self.may_work = threading.Event()
         self.over = False
-        kinds = (Singles, Batches, Inline, Streams, Locals, Grafts, Compactions)
+        kinds = (Singles, Batches, Inline, Streams, Multipart, Locals, Grafts, Databases, Compactions)
         self._writers = [kind(self, number) for number, kind in enumerate(kinds)]
 
     def __enter__(self) -> Crew:
@@ -49,6 +50,11 @@ class Crew:
         for writer in self._writers:
             writer.at_rest.wait()
         assert not self.failures, self.failures
+
+    def check(self, client: Client) -> None:
+        """Called while all of them rest."""
+        for writer in self._writers:
+            writer.check(client)
 
 
 class Writer(threading.Thread):
@@ -84,6 +90,9 @@ class Writer(threading.Thread):
 
     def step(self) -> None:
         raise NotImplementedError
+
+    def check(self, client: Client) -> None:
+        """Look at what is not in the ledger."""
 
     def pick(self, kind: str = "") -> Key | None:
         """One of the writer's documents; None when it is not known what it holds."""
@@ -209,6 +218,33 @@ class Streams(Writer):
         )
 
 
+class Multipart(Writer):
+    """Documents whose attachments follow them in the same request, as replicators send them."""
+
+    def step(self) -> None:
+        key = self.pick()
+        if key is None:
+            return
+        files = {"short": self.noise(100), "long": self.noise(200_000)}
+        stubs = {
+            name: {"follows": True, "content_type": "application/octet-stream", "length": len(data)}
+            for name, data in files.items()
+        }
+        known = self.ledger.known(key)
+        rev = {} if known is None else {"_rev": known.rev}
+        doc = json.dumps({"n": self.number, "_attachments": stubs, **rev}).encode()
+        parts = [b"--cut\r\nContent-Type: application/json\r\n\r\n" + doc, *files.values()]
+        pieces = [b"\r\n--cut\r\n\r\n".join(parts), b"\r\n--cut--"]
+        self.send(
+            {key: Version({"n": self.number}, {name: digest(data) for name, data in files.items()})},
+            "PUT",
+            key.path,
+            revs=lambda answer: {key: answer.json["rev"]},
+            headers={"Content-Type": 'multipart/related; boundary="cut"'},
+            pieces=_slowly(pieces),
+        )
+
+
 def _slowly(pieces: list[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         yield piece
@@ -248,9 +284,43 @@ class Grafts(Writer):
         time.sleep(0.05)
 
 
+class Databases(Writer):
+    """Databases made and deleted."""
+
+    exists: dict[str, bool | None]
+    """None: in doubt."""
+
+    def __init__(self, crew: Crew, seed: int) -> None:
+        super().__init__(crew, seed)
+        self.exists = {f"other{number}": False for number in range(5)}
+
+    def step(self) -> None:
+        name = self.chance.choice(list(self.exists))
+        was_there = self.exists[name]
+        if was_there is None:
+            return
+        try:
+            answer = self.client.ask("DELETE" if was_there else "PUT", f"/{name}")
+        except Lost:
+            self.exists[name] = None
+            raise
+        assert answer.status in (200, 201), answer
+        self.exists[name] = not was_there
+        time.sleep(0.05)
+
+    def check(self, client: Client) -> None:
+        listed = client.ask("GET", "/_all_dbs").json
+        for name, expected in self.exists.items():
+            found = client.ask("GET", f"/{name}/_all_docs").status == 200
+            assert found == (name in listed)
+            assert expected in (None, found), (name, expected)
+            self.exists[name] = found
+
+
 class Compactions(Writer):
     """Compactions, one after the other."""
 
     def step(self) -> None:
-        assert self.client.ask("POST", "/a/_compact").status == 202
+        answer = self.client.ask("POST", "/a/_compact")
+        assert answer.status == 202, answer
         time.sleep(0.2 * self.chance.random())
