@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 
@@ -12,6 +11,7 @@ from couchlite import document
 from couchlite.database import Database
 from couchlite.document import Edit, Revision
 from couchlite.errors import BadRequest, NotFound
+from couchlite.landing import landed
 from couchlite.local_docs import LocalDoc
 from couchlite.revision import Rev
 from couchlite.snapshot import Snapshot
@@ -57,10 +57,10 @@ async def store(database: Database, edit: Edit, *, new_edits: bool = True) -> Re
     """
     if edit.deleted:
         with contextlib.suppress(NotFound):
-            await asyncio.wrap_future(database.submit_local_delete(edit.id))
+            await landed(database.submit_local_delete(edit.id))
         return _rev(0)
     parent = _number(edit.path[0]) if edit.path else 0
-    number = await asyncio.wrap_future(database.submit_local(edit.id, parent, edit.body))
+    number = await landed(database.submit_local(edit.id, parent, edit.body))
     return _rev(number) if new_edits else edit.path[0]
 
 

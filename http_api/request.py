@@ -50,6 +50,7 @@ REQUEST_ID_LENGTH_MAX = 36
 TARGET_LENGTH_UNCHECKED = 1_024
 
 _REQUEST_ID_HEADER = istr("X-Couch-Request-ID")
+_CONTENT_ENCODING = istr("Content-Encoding")
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _REQUEST_ID = re.compile(rf"[0-9a-zA-Z_-]{{1,{REQUEST_ID_LENGTH_MAX}}}")
@@ -251,7 +252,9 @@ class Request:
         """
         if self.content_length is None and not self.raw.body_exists:
             raise BadRequest("Missing request body")
-        return loads(decompress(await self.body(), self.headers.get("Content-Encoding"), self.body_size_max))
+        body = await self.body()
+        encoding = self.headers.get(_CONTENT_ENCODING)
+        return loads(body if encoding is None else decompress(body, encoding, self.body_size_max))
 
     async def json_object(self) -> dict[str, Any]:
         """The body as a JSON object; raises as `json` does, and BadRequest for any other value."""
@@ -263,7 +266,13 @@ class Request:
     async def body(self) -> bytes:
         """The whole body as sent (not decompressed); raises TooLarge."""
         if self._body is None:
-            self._body = b"".join([chunk async for chunk in self.body_chunks()])
+            content = self.raw.content
+            if content.is_eof() and content.exception() is None:  # it came along with the head
+                self._body = content.read_nowait()
+                if len(self._body) > self.body_size_max:
+                    raise TooLarge()
+            else:
+                self._body = b"".join([chunk async for chunk in self.body_chunks()])
         return self._body
 
     async def body_chunks(self, size_max: int | None = None) -> AsyncIterator[bytes]:

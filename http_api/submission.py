@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from couchlite import document, jsontext, partitions, users, validation
@@ -19,6 +20,7 @@ from couchlite.database import Database
 from couchlite.document import AttachmentEdit, Edit, Revision
 from couchlite.edits import Result
 from couchlite.errors import BadRequest, Conflict, CouchliteError, IllegalDocumentId, TooLarge
+from couchlite.landing import landed
 from couchlite.reads import MissingRev
 from couchlite.revision import Rev
 from couchlite.validation import Refusals
@@ -184,15 +186,11 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
 
 async def _refusals(request: Request, edits: Sequence[Edit], *, new_edits: bool) -> Refusals:
     """For each edit what refuses it before the writer is asked, if anything does."""
+    ask = partial(validation.refusals, request.database(), edits, request.principal, request.app.functions)
+    if not user_documents.concerns(request):
+        return await ask(new_edits=new_edits)
     by_users = await user_documents.refusals(request, edits, new_edits=new_edits)
-    by_database = await validation.refusals(
-        request.database(),
-        edits,
-        request.principal,
-        request.app.functions,
-        new_edits=new_edits,
-        but_for=users.VALIDATION_FUNCTION if user_documents.concerns(request) else None,
-    )
+    by_database = await ask(new_edits=new_edits, but_for=users.VALIDATION_FUNCTION)
     return [first or second for first, second in zip(by_database, by_users, strict=True)]
 
 
@@ -211,8 +209,8 @@ async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) 
         raise
     # From here on the writer discards what it doesn't adopt.
     if new_edits:
-        return await asyncio.wrap_future(edited)
-    await asyncio.wrap_future(grafted)
+        return await landed(edited)
+    await landed(grafted)
     return [edit.path[0] for edit in edits]
 
 
