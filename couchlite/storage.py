@@ -3,8 +3,7 @@
 What must stay true here:
 - A process opens an environment once (LMDB's locks forbid twice) and only after a fork, never before.
 - Every transaction is counted, because the map may only be resized while none is open in this process. A
-thread that
-  holds a read transaction must not start a write: it could wait for itself.
+  thread that holds a read transaction must not start a write: it could wait for itself.
 - A commit is two fsyncs inside LMDB (pages, then the meta page); when it returned, the batch is on disk.
 """
 
@@ -58,8 +57,8 @@ _opening = threading.Lock()
 closed: until then a new environment whose file got the inode of a deleted one would be refused."""
 
 
-class LmdbReader:
-    """A read transaction; also the context manager that ends it."""
+class _Transaction:
+    """What can be read in a transaction of either kind."""
 
     __slots__ = ("_environment", "_spaces", "_txn")
 
@@ -67,13 +66,6 @@ class LmdbReader:
         self._environment = environment
         self._txn = txn
         self._spaces = environment.spaces
-
-    def __enter__(self) -> LmdbReader:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._txn.abort()
-        self._environment.leave()
 
     def get(self, space: IntEnum, key: bytes) -> bytes | None:
         return self._txn.get(key, db=self._spaces[space])  # type: ignore[return-value] # no buffers
@@ -86,6 +78,19 @@ class LmdbReader:
         self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         return _scan(self._txn.cursor(db=self._spaces[space]), start, stop, reverse)
+
+
+class LmdbReader(_Transaction):
+    """A read transaction; also the context manager that ends it."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> LmdbReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._txn.abort()
+        self._environment.leave()
 
 
 def _scan(
@@ -127,28 +132,14 @@ def _chunks_until(
         size = min(2 * size, SCAN_CHUNK_PAIRS_MAX)
 
 
-class LmdbBatch:
+class LmdbBatch(_Transaction):
     """A write transaction."""
 
-    __slots__ = ("_environment", "_spaces", "_txn", "writes")
+    __slots__ = ("writes",)
 
     def __init__(self, environment: LmdbEnvironment, txn: lmdb.Transaction) -> None:
-        self._environment = environment
-        self._txn = txn
-        self._spaces = environment.spaces
+        super().__init__(environment, txn)
         self.writes = 0
-
-    def get(self, space: IntEnum, key: bytes) -> bytes | None:
-        return self._txn.get(key, db=self._spaces[space])  # type: ignore[return-value] # no buffers
-
-    def get_many(self, space: IntEnum, keys: Iterable[bytes]) -> list[bytes | None]:
-        get, db = self._txn.get, self._spaces[space]
-        return [get(key, None, db) for key in keys]  # type: ignore[misc] # no buffers
-
-    def scan(
-        self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
-    ) -> Iterator[tuple[bytes, bytes]]:
-        return _scan(self._txn.cursor(db=self._spaces[space]), start, stop, reverse)
 
     def put(self, space: IntEnum, key: bytes, value: bytes) -> None:
         self.writes += 1
