@@ -57,6 +57,16 @@ def winner_texts(snapshot: Snapshot, columns: SeqColumns, options: DocOptions) -
     return texts
 
 
+def texts_with_paths(snapshot: Snapshot, columns: SeqColumns) -> list[bytes | None]:
+    """The documents with `_revisions`; None for those that need a closer look (see `leaves`)."""
+    texts = snapshot.leaf_texts(columns.ids, columns.revs, with_path=True)
+    shown = [
+        text if int(rev.partition(b"-")[0]) <= PATH_MAX else None
+        for text, rev in zip(texts, columns.revs, strict=False)
+    ]
+    return shown + [None] * (len(columns.ids) - len(shown))
+
+
 def winner(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions) -> tuple[Revision, Meta]:
     """A change's winner, and the members that tell of its document's conflicts."""
     body, attachments = snapshot.body(columns.bodies[at])

@@ -264,11 +264,13 @@ class _Question:
         self._leaves: dict[int, list[bytes]] = {}
         self.texts: list[bytes] = []
         branched = set(_branched(columns)) if options.all_leaves else set()
-        for at, winner in enumerate(winners):
-            if wanted.needs_revisions or at in branched:
-                self._ask_leaves(snapshot, at, only_winner=at not in branched, revs=wanted.needs_revisions)
+        revs = wanted.needs_revisions
+        texts = changes_docs.texts_with_paths(snapshot, columns) if revs else winners
+        for at, text in enumerate(texts):
+            if text is None or at in branched:
+                self._ask_leaves(snapshot, at, only_winner=at not in branched, revs=revs)
             else:
-                self.texts.append(winner)
+                self.texts.append(text)
 
     def _ask_leaves(self, snapshot: Snapshot, at: int, *, only_winner: bool, revs: bool) -> None:
         docs = self._options.docs
