@@ -85,7 +85,6 @@ def _identity(attachment: AttachmentEdit) -> tuple[str, str, bytes]:
 
 
 # --- interactive edits
-# -----------------------------------------------------------------------------------------
 
 
 def new_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> list[Result]:
@@ -240,7 +239,6 @@ def _missing_stub(edit: Edit, name: str) -> MissingStub:
 
 
 # --- replicated edits
-# ------------------------------------------------------------------------------------------
 
 
 def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> None:
@@ -324,7 +322,6 @@ class _Unwritten(NamedTuple):
 
 
 # --- what both share
-# -------------------------------------------------------------------------------------------
 
 
 def _store_body(txn: WriteTxn, context: Context, prepared: Prepared, rev: Rev) -> tuple[RevInfo, int]:

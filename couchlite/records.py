@@ -143,7 +143,6 @@ def dictionary_key(number: int) -> bytes:
 
 
 # --- documents
-# -------------------------------------------------------------------------------------------------
 
 
 def encode_doc(head: DocHead, tree: bytes = b"") -> bytes:
@@ -299,7 +298,6 @@ def extend_chain(chain: Chain, digest: bytes, info: RevInfo, limit: int) -> tupl
 
 
 # --- the sequence index
-# ----------------------------------------------------------------------------------------
 
 
 def encode_seq_row(flags: int, body: int, rev: bytes, doc_id: bytes) -> bytes:
@@ -363,7 +361,6 @@ def decode_doc_rows(ids: list[bytes], rows: Sequence[bytes]) -> SeqColumns:
 
 
 # --- bodies
-# ----------------------------------------------------------------------------------------------------
 
 _HAS_ATTACHMENTS = 0x80
 
@@ -404,7 +401,6 @@ def decode_body(frame: bytes) -> tuple[int, bytes, tuple[AttachmentInfo, ...]]:
 
 
 # --- the rest
-# --------------------------------------------------------------------------------------------------
 
 
 def encode_local(revision: int, text: bytes) -> bytes:

@@ -36,7 +36,6 @@ PAGE_DOCUMENTS = 500
 
 
 # --- _bulk_docs
-# ------------------------------------------------------------------------------------------------
 
 
 async def bulk_docs(request: Request) -> web.StreamResponse:
@@ -105,7 +104,6 @@ def _refused(edit: Edit, error: CouchliteError, *, with_rev: bool = False) -> di
 
 
 # --- _revs_diff, _missing_revs
-# ---------------------------------------------------------------------------------
 
 
 async def revs_diff(request: Request) -> web.StreamResponse:
@@ -141,7 +139,6 @@ async def _diffs(request: Request) -> dict[str, tuple[Sequence[str], Sequence[st
 
 
 # --- _bulk_get
-# -------------------------------------------------------------------------------------------------
 
 
 class _Failed(NamedTuple):

@@ -362,7 +362,6 @@ def _local_row(doc: LocalDoc, options: ViewOptions) -> bytes:
 
 
 # --- ranges of ids
-# -----------------------------------------------------------------------------------------------
 
 
 def _range(options: ViewOptions, namespace: Namespace) -> tuple[bytes, bytes | None]:
