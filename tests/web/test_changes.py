@@ -563,6 +563,25 @@ async def test_a_socket_ends_when_its_time_is_up_or_the_database_is_gone(
         assert "last_seq" in await opened.receive_json(timeout=10)
 
 
+async def test_a_socket_whose_feed_fails_says_why(web: Site, database: Database) -> None:
+    database.put(FILTERS)
+    async with socket(web, "filter=f/fails") as opened:
+        assert (await opened.receive_json(timeout=10))["error"] == "TypeError"
+        await opened.receive(timeout=10)
+    assert opened.close_code == 1011
+
+
+async def test_a_socket_has_pings_for_heartbeats(web: Site, database: Database) -> None:
+    headers = {"Authorization": f"Basic {CREDENTIALS}"}
+    url = f"http://127.0.0.1:{web.port}/db/_changes?feed=websocket&since=now&heartbeat=50"
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(url, headers=headers, autoping=False) as opened,
+    ):
+        for _ in range(3):
+            assert (await opened.receive(timeout=10)).type == aiohttp.WSMsgType.PING
+
+
 async def test_a_socket_whose_client_leaves_ends(web: Site, database: Database) -> None:
     async with socket(web, "since=now&heartbeat=60000") as opened:
         await opened.send_str("what a client says is dropped")
