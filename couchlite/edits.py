@@ -50,22 +50,30 @@ def prepare(edit: Edit, codec: BodyCodec, *, new_edits: bool) -> Prepared:
 
     :raises BadRequest: two attachments of one name.
     """
+    number, data = codec.encode(edit.body)
+    parent = edit.path[0] if edit.path else None
+    if not edit.attachments:
+        if new_edits:
+            rev = new_rev(deleted=edit.deleted, parent=parent, body=edit.fields)
+            return Prepared(edit, number, data, rev)
+        return Prepared(edit, number, data, parent)
+    _check_attachments(edit, new_edits=new_edits)
+    if not new_edits:
+        return Prepared(edit, number, data, parent)
+    if any(attachment.stub for attachment in edit.attachments):
+        return Prepared(edit, number, data, None)
+    return Prepared(edit, number, data, _revision(edit, parent))
+
+
+def _check_attachments(edit: Edit, *, new_edits: bool) -> None:
     attachments = edit.attachments
-    if attachments and len({attachment.name for attachment in attachments}) < len(attachments):
+    if len({attachment.name for attachment in attachments}) < len(attachments):
         raise BadRequest("Duplicate attachments")
     for attachment in attachments:
         if new_edits:
             attachment.revpos = attachment.revpos if attachment.stub else None
         elif attachment.revpos is None:
             attachment.revpos = 0
-    if not new_edits:
-        rev = edit.path[0] if edit.path else None
-    elif any(attachment.stub for attachment in attachments):
-        rev = None
-    else:
-        rev = _revision(edit, edit.path[0] if edit.path else None)
-    number, data = codec.encode(edit.body)
-    return Prepared(edit, number, data, rev)
 
 
 def _revision(edit: Edit, parent: Rev | None) -> Rev:

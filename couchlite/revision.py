@@ -132,6 +132,7 @@ _HEAD_DELETED = b"\x83" + _LIST_HEADER(_LIST, 5) + _TRUE
 _NO_PARENT = bytes([_SMALL_INTEGER, 0, _SMALL_INTEGER, 0])
 
 _SMALL_INTEGERS = [bytes([_SMALL_INTEGER, number]) for number in range(256)]
+_SMALL_OBJECT_HEADS = [_OBJECT + _LIST_HEADER(_LIST, size) for size in range(256)]
 _SHORT_BINARY_HEADERS = [_BINARY_HEADER(_BINARY, size) for size in range(1024)]
 
 
@@ -161,8 +162,7 @@ def _append_body(terms: list[bytes], body: Mapping[str, Any]) -> None:
         return
     append = terms.append
     heads = _MEMBER_HEADS
-    append(_OBJECT)
-    append(_LIST_HEADER(_LIST, len(body)))
+    append(_object_head(len(body)))
     members: Iterator[tuple[str | None, Any]] = iter(body.items())
     outer: list[Iterator[tuple[str | None, Any]]] = []
     while True:
@@ -177,6 +177,8 @@ def _append_body(terms: list[bytes], body: Mapping[str, Any]) -> None:
             elif kind is int:
                 if 0 <= value < 256:
                     append(_SMALL_INTEGERS[value])
+                elif -0x80000000 <= value <= 0x7FFFFFFF:
+                    append(_INTEGER_TERM(_INTEGER, value))
                 else:
                     _append_integer(terms, value)
             elif value is True:
@@ -189,15 +191,14 @@ def _append_body(terms: list[bytes], body: Mapping[str, Any]) -> None:
                 append(_FLOAT_TERM(_FLOAT, value))
             elif kind is dict:
                 if value:
-                    append(_OBJECT)
-                    append(_LIST_HEADER(_LIST, len(value)))
+                    append(_object_head(len(value)))
                     outer.append(members)
                     members = iter(value.items())
                     break
                 append(_EMPTY_OBJECT)
             elif not value:
                 append(_EMPTY_LIST)
-            elif _append_string(terms, value):
+            elif type(value[0]) is int and _append_string(terms, value):
                 continue
             else:
                 append(_LIST_HEADER(_LIST, len(value)))
@@ -209,6 +210,11 @@ def _append_body(terms: list[bytes], body: Mapping[str, Any]) -> None:
             if not outer:
                 return
             members = outer.pop()
+
+
+def _object_head(size: int) -> bytes:
+    """What precedes the members of an object that has some."""
+    return _SMALL_OBJECT_HEADS[size] if size < 256 else _OBJECT + _LIST_HEADER(_LIST, size)
 
 
 def _binary(raw: bytes) -> bytes:
@@ -230,7 +236,7 @@ def _append_integer(terms: list[bytes], number: int) -> None:
 
 def _append_string(terms: list[bytes], values: list[Any]) -> bool:
     """Erlang takes a list of integers 0..255 for text: append it as such, or say that it is none."""
-    if type(values[0]) is not int or len(values) > _STRING_SIZE_MAX:
+    if len(values) > _STRING_SIZE_MAX:
         return False
     try:
         raw = bytes(values)
