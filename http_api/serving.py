@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -40,6 +41,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 ORPHAN_CHECK_S = 1.0
 HOUSEKEEPING_S = 1.0
 FILES_WANTED = 1 << 20
+GARBAGE_THRESHOLDS = (50_000, 20, 100)
+"""A bulk request makes tens of thousands of objects that live until it ends. To look for garbage among them
+after each 700, Python's default, takes a tenth of its time."""
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +112,7 @@ def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable
     :param ready: called once requests are answered.
     :raises OSError: the address can't be used. :raises DataDirectoryError: the data directory can't.
     """
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     memory.tune()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(serving, shared, worker, ready))
