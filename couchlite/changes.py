@@ -22,7 +22,7 @@ from .records import SeqColumns, u64
 PAGE_ROWS = 1000
 
 TAG_LENGTH = 12
-_SEQ = re.compile(r'"?(?:([0-9]+)-)?([A-Za-z0-9_-]*)"?')
+_SEQ = re.compile(r'"?(?:([0-9]{1,18})-)?([A-Za-z0-9_-]*)"?')
 _TAG = re.compile(rf"[0-9a-f]{{{TAG_LENGTH}}}")
 _ERLANG_TERM = 131
 """The first byte of what CouchDB encodes in its sequences."""

@@ -10,6 +10,7 @@ fabric_view_changes and fabric_rpc:changes, for a database of one shard.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -25,6 +26,13 @@ from .snapshot import Snapshot
 
 REVISIONS_PER_PAGE = 50
 """Documents that are given as revisions wait in memory until all attachments before them are sent."""
+
+SHARED_PAGES_MAX = 64
+SHARED_ROWS_MAX = 100
+SHARED_BYTES_MAX = 64 * 1024
+SHARED_S = 2.0
+"""Bounds of what is kept of a database for feeds that wake together: they have at most so many different
+options and positions that count, what they wait for is short, and they have woken within seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +164,12 @@ class ChangesFeed:
             self._more = False
             return self._give(known[1])
         page = self._read()
-        if page is not None and not self._more:
-            page = page._replace(rendered={})
-            shared[key] = self._until, page
+        if page is None or self._more or len(shared) >= SHARED_PAGES_MAX or not _is_small(page):
+            return page
+        if not shared:
+            asyncio.get_running_loop().call_later(SHARED_S, shared.clear)
+        page = page._replace(rendered={})
+        shared[key] = self._until, page
         return page
 
     @property
@@ -302,6 +313,12 @@ class _Question:
 
 def _revisions(snapshot: Snapshot, columns: SeqColumns, options: FeedOptions) -> list[tuple[Revision, Meta]]:
     return [changes_docs.winner(snapshot, columns, at, options.docs) for at in range(len(columns.seqs))]
+
+
+def _is_small(page: Page) -> bool:
+    if len(page.columns.seqs) > SHARED_ROWS_MAX:
+        return False
+    return page.texts is None or sum(map(len, page.texts)) <= SHARED_BYTES_MAX
 
 
 def _branched(columns: SeqColumns) -> list[int]:

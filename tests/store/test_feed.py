@@ -140,7 +140,22 @@ def test_sequences(text: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "-1", "abc", "now ", "99999", "1-notbase64", "0-0", TAG, f"-{TAG}", f"7-{TAG}x", "1-é"]
+    "text",
+    [
+        "",
+        "5",
+        "-1",
+        "abc",
+        "now ",
+        "99999",
+        "1-notbase64",
+        "0-0",
+        TAG,
+        f"-{TAG}",
+        f"7-{TAG}x",
+        "1-é",
+        f"{10**30}-{TAG}",
+    ],
 )
 def test_what_is_no_sequence_is_refused(text: str) -> None:
     with pytest.raises(BadRequest, match="Malformed sequence supplied in 'since' parameter"):
