@@ -17,6 +17,7 @@ from . import jsontext
 from .errors import BadRequest, DocumentInvalid, IllegalDocumentId, TooLarge
 from .records import AttachmentInfo
 from .revision import Rev
+from .revision import digest_text as revision_digest_text
 from .upload import StagedBlob
 
 MAX_DOCUMENT_SIZE_BYTES = 8_000_000
@@ -278,7 +279,7 @@ def render(
 
 def digest_part(rev: Rev) -> str:
     """A revision's text without the generation, as `_revisions` lists it."""
-    return str(rev).partition("-")[2]
+    return revision_digest_text(rev.digest)
 
 
 def rev_texts(revs: Iterable[Rev]) -> list[str]:

@@ -26,6 +26,10 @@ from .writer import WriteTxn
 
 Result = Rev | CouchliteError
 
+DIGEST_MAX_BYTES = 128
+GENERATION_MAX = 10**100
+"""Of a revision that a peer made. Its text is kept in a field of 255 bytes; real ones take 35."""
+
 
 @dataclass(slots=True)
 class Prepared:
@@ -48,10 +52,12 @@ class Context:
 def prepare(edit: Edit, codec: BodyCodec, *, new_edits: bool) -> Prepared:
     """Compress the body and compute the revision. Attachments with data must be staged already.
 
-    :raises BadRequest: two attachments of one name.
+    :raises BadRequest: two attachments of one name, or a revision that is too long.
     """
     number, data = codec.encode(edit.body)
     parent = edit.path[0] if edit.path else None
+    if not new_edits and parent is not None:
+        _check_size(parent)
     if not edit.attachments:
         if new_edits:
             rev = new_rev(deleted=edit.deleted, parent=parent, body=edit.fields)
@@ -63,6 +69,11 @@ def prepare(edit: Edit, codec: BodyCodec, *, new_edits: bool) -> Prepared:
     if any(attachment.stub for attachment in edit.attachments):
         return Prepared(edit, number, data, None)
     return Prepared(edit, number, data, _revision(edit, parent))
+
+
+def _check_size(rev: Rev) -> None:
+    if len(rev.digest) > DIGEST_MAX_BYTES or abs(rev.generation) > GENERATION_MAX:
+        raise BadRequest("Invalid rev format")
 
 
 def _check_attachments(edit: Edit, *, new_edits: bool) -> None:

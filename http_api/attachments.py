@@ -16,12 +16,12 @@ from couchlite import document
 from couchlite.blobs import BlobSource
 from couchlite.document import DEFAULT_CONTENT_TYPE, AttachmentEdit, Edit, Revision
 from couchlite.errors import NotFound, RangeNotSatisfiable
-from couchlite.multipart import header_text, new_boundary
+from couchlite.multipart import new_boundary
 from couchlite.records import AttachmentInfo
 
 from . import response
 from .documents import fairly, open_document, parse_options
-from .request import Request, encode, media_ranges
+from .request import Request, encode, media_ranges, shown
 from .staging import receive
 from .submission import check_id, edit_of, named_revision, store
 from .updates import asked_revision, matched_revision, written_status
@@ -31,7 +31,9 @@ PIECE_BYTES = 1024 * 1024
 RANGES_MAX = 9
 """A request for more ranges than these gets the whole, as in CouchDB."""
 
-_RANGE = re.compile(r"(?:([0-9]+)-([0-9]*)|-([0-9]+))")
+_RANGE = re.compile(r"([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18})")
+_CONTROLS = re.compile("[\\0-\\x1f\\x7f]")
+"""What may not stand in a header; a content type may hold anything."""
 
 Range = tuple[int, int]
 """First and last byte."""
@@ -61,7 +63,7 @@ async def _send(request: Request, info: AttachmentInfo, source: BlobSource, etag
     headers = {
         "ETag": etag,
         "Cache-Control": "must-revalidate",
-        "Content-Type": header_text(info.content_type),
+        "Content-Type": _CONTROLS.sub("?", info.content_type),
         "Accept-Ranges": "bytes" if info.encoding is None else "none",
         "Content-Security-Policy": "sandbox",
     }
@@ -174,7 +176,7 @@ async def put(request: Request) -> web.StreamResponse:
     document.validate_attachment_name(name)
     added = AttachmentEdit(
         name,
-        request.headers.get("Content-Type", DEFAULT_CONTENT_TYPE),
+        shown(request.headers.get("Content-Type", DEFAULT_CONTENT_TYPE)),
         encoding=_content_encoding(request),
         sent_length=request.content_length,
     )

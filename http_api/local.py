@@ -20,6 +20,9 @@ from . import response
 from .documents import get_open_revs, parse_options
 from .request import Request
 
+DIGITS_MAX = 18
+"""Of a revision's number; it is stored in 64 bits."""
+
 
 def is_local(doc_id: str) -> bool:
     return doc_id.startswith("_local/")
@@ -74,6 +77,6 @@ def _rev(number: int) -> Rev:
 
 
 def _number(rev: Rev) -> int:
-    if rev.generation != 0 or not rev.digest.isdigit():
+    if rev.generation != 0 or not rev.digest.isdigit() or len(rev.digest) > DIGITS_MAX:
         raise BadRequest("Invalid rev format")
     return int(rev.digest)

@@ -45,6 +45,8 @@ BODY_IDLE_S = 300.0
 
 # Longer ids are not taken over from X-Couch-Request-ID: they go into every log line.
 REQUEST_ID_LENGTH_MAX = 36
+# More digits are no count of anything, and beyond 4,300 Python doesn't read them.
+INTEGER_LENGTH_MAX = 1000
 
 # Targets up to here are never too long: nobody limits them further, and a look at the limit is not free.
 TARGET_LENGTH_UNCHECKED = 1_024
@@ -426,7 +428,7 @@ def boolean(text: str) -> bool:
 
 def integer(text: str) -> int:
     """A query value that must be an integer; raises QueryParseError."""
-    if not _INTEGER.fullmatch(text):
+    if not _INTEGER.fullmatch(text) or len(text) > INTEGER_LENGTH_MAX:
         raise QueryParseError(f'Invalid value for integer: "{text}"')
     return int(text)
 

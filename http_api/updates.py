@@ -11,14 +11,14 @@ from aiohttp import web
 
 from couchlite import document
 from couchlite.document import Edit, Revision
-from couchlite.errors import BadRequest, CouchliteError, UnsupportedMediaType
+from couchlite.errors import BadRequest, CouchliteError, IllegalDocumentId, UnsupportedMediaType
 from couchlite.jsontext import loads
 from couchlite.multipart import MultipartReader, is_related
 from couchlite.revision import Rev
 
 from . import local, response
 from .documents import Options, etag_of, open_document, parse_options
-from .request import Request, decode, encode, integer
+from .request import Request, decode, encode, integer, is_text
 from .staging import receive_parts, received_form
 from .submission import check_id, edit_of, named_revision, read_document, store
 
@@ -154,10 +154,11 @@ def _destination(request: Request) -> tuple[str, Rev | None]:
         raise BadRequest("Destination header is mandatory for COPY.")
     if text.startswith(("http://", "https://")):
         raise BadRequest("Destination URL must be relative.")
-    doc_id, mark, query = text.partition("?")
-    if not mark:
-        return decode(doc_id), None
-    return decode(doc_id), Rev.parse(query.partition("=")[2])
+    path, mark, query = text.partition("?")
+    doc_id = decode(path)
+    if not is_text(doc_id):
+        raise IllegalDocumentId("Document id must be valid UTF-8")
+    return doc_id, Rev.parse(query.partition("=")[2]) if mark else None
 
 
 def _source(request: Request, rev: Rev | None) -> Revision:
@@ -172,7 +173,11 @@ def _check_referer(request: Request) -> None:
     referer = request.headers.get("Referer")
     if referer is None:
         raise BadRequest("Referer header required.")
-    if urlsplit(referer).netloc != urlsplit(request.absolute_uri("/")).netloc:
+    try:
+        from_here = urlsplit(referer).netloc == urlsplit(request.absolute_uri("/")).netloc
+    except ValueError:  # it is no address
+        from_here = False
+    if not from_here:
         raise BadRequest("Referer header must match host.")
 
 

@@ -115,6 +115,15 @@ async def test_a_page_that_was_attached_does_not_act_as_one_of_the_server(db: Si
     assert (await db.ask("GET", "/db/a/page")).headers["content-security-policy"] == "sandbox"
 
 
+async def test_no_content_type_breaks_a_header(db: Site) -> None:
+    large = base64.b64encode(random_bytes(100_000)).decode()
+    for name, data in (("small", "YQ=="), ("large", large)):
+        attachments = {"f": {"data": data, "content_type": "a\r\nX-Evil: \0\u00e9"}}
+        assert (await db.ask("PUT", f"/db/{name}", {"_attachments": attachments})).status == 201
+        reply = await db.ask("GET", f"/db/{name}/f")
+        assert (reply.status, "x-evil" in reply.headers) == (200, False)
+
+
 @pytest.mark.parametrize(
     ("accepted", "encoded"),
     [
@@ -284,6 +293,7 @@ async def test_an_attachment_is_as_large_as_the_configuration_allows(db: Site) -
         ("bytes=x", []),
         ("bytes=1-2-3", []),
         ("items=1-2", []),
+        ("bytes=" + "9" * 5000 + "-", []),
         ("bytes=" + ",".join(["1-1"] * 9), [(1, 1)] * 9),
         ("bytes=" + ",".join(["1-1"] * 10), []),
     ],

@@ -154,6 +154,18 @@ async def test_odd_revisions_break_neither_json_nor_headers(db: Site) -> None:
     assert (await db.ask("GET", "/db/a?revs=true")).json()["_revisions"]["ids"] == [odd[2:]]
 
 
+@pytest.mark.parametrize("rev", ["1-" + "a" * 300, "1" + "0" * 300 + "-a"])
+async def test_revisions_that_are_too_long_are_refused(db: Site, rev: str) -> None:
+    reply = await db.ask("PUT", "/db/a?new_edits=false", {"_rev": rev})
+    assert error(reply) == (400, "bad_request", "Invalid rev format")
+
+
+async def test_a_history_may_be_longer_than_its_generation(db: Site) -> None:
+    history = {"start": 1, "ids": ["a", "b", "c"]}
+    await put(db, "a", {"_revisions": history}, "?new_edits=false")
+    assert (await db.ask("GET", "/db/a?revs=true")).json()["_revisions"] == history
+
+
 async def test_if_none_match_spares_the_body(db: Site) -> None:
     rev = await put(db, "a")
     for target in ("/db/a", "/db/a?revs=true", f"/db/a?rev={rev}"):
@@ -348,6 +360,9 @@ async def test_copy_takes_body_and_attachments_to_another_document(db: Site) -> 
             id="to another server",
         ),
         pytest.param({"Destination": ""}, (400, "Document id must not be empty"), id="to no document"),
+        pytest.param(
+            {"Destination": "%ff"}, (400, "Document id must be valid UTF-8"), id="to what is no text"
+        ),
         pytest.param({"Destination": "b?rev=x"}, (400, "Invalid rev format"), id="onto no revision"),
         pytest.param({"Destination": "a"}, (409, "Document update conflict."), id="onto itself"),
         pytest.param(
