@@ -83,7 +83,8 @@ class Whole(web.StreamResponse):
         head = _STATUS_LINES[self._status] + "".join([f"{name}: {text}\r\n" for name, text in fields.items()])
         if head.count("\n") != len(fields) + 1 or head.count("\r") != len(fields) + 1:
             raise ValueError("a line break in a header")
-        return f"{head}\r\n".encode()
+        # What a header of the request is repeated in goes back byte for byte.
+        return f"{head}\r\n".encode("utf-8", "surrogateescape")
 
 
 def json(request: Request, status: int, value: Any, headers: Headers | None = None) -> Whole:
