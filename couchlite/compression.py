@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import zstandard
 
@@ -27,6 +28,8 @@ TRAIN_HASH_BITS = 18
 """With these given, zstd does not try many values for them, which takes five times as long for no gain."""
 SMALLEST_COMPRESSED_BYTES = 32
 """Shorter texts are stored as they are: a frame's own header would eat the gain."""
+
+_beside = ThreadPoolExecutor(1, thread_name_prefix="compression")
 
 RAW = 0
 PLAIN = 1
@@ -50,13 +53,39 @@ class BodyCodec:
         if len(text) < SMALLEST_COMPRESSED_BYTES:
             return RAW, text
         codec = self.newest
+        data = self._compressor(codec).compress(text)
+        return (codec, data) if len(data) < len(text) else (RAW, text)
+
+    def encode_all(self, texts: Sequence[bytes]) -> list[tuple[int, bytes]]:
+        """`encode` for many; nearly all of the work is done without holding Python's lock."""
+        codec = self.newest
+        compressed = self._compressor(codec).multi_compress_to_buffer(list(texts))
+        frames = [compressed[at].tobytes() for at in range(len(texts))]
+        return [
+            (codec, data) if len(data) < len(text) >= SMALLEST_COMPRESSED_BYTES else (RAW, text)
+            for text, data in zip(texts, frames, strict=True)
+        ]
+
+    def start_encoding(self, texts: Sequence[bytes]) -> Future[list[tuple[int, bytes]]]:
+        """`encode_all` in another thread. Returns when that has the lock no more, so that the caller can do
+        something else meanwhile."""
+        has_begun = threading.Event()
+
+        def encode() -> list[tuple[int, bytes]]:
+            has_begun.set()
+            return self.encode_all(texts)
+
+        future = _beside.submit(encode)
+        has_begun.wait()
+        return future
+
+    def _compressor(self, codec: int) -> zstandard.ZstdCompressor:
         try:
-            data = self._of_thread.compressors[codec].compress(text)
+            return self._of_thread.compressors[codec]  # type: ignore[no-any-return]
         except (AttributeError, KeyError):
             compressors = self._of_thread.__dict__.setdefault("compressors", {})
-            compressors[codec] = _compressor(self._dictionary(codec))
-            data = compressors[codec].compress(text)
-        return (codec, data) if len(data) < len(text) else (RAW, text)
+            compressor = compressors[codec] = _new_compressor(self._dictionary(codec))
+            return compressor
 
     def decode(self, codec: int, data: bytes) -> bytes:
         return self.decoders()[codec](data)
@@ -107,7 +136,7 @@ def train(samples: Sequence[bytes]) -> bytes | None:
         return None
 
 
-def _compressor(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdCompressor:
+def _new_compressor(dictionary: zstandard.ZstdCompressionDict | None) -> zstandard.ZstdCompressor:
     if dictionary is None:
         return zstandard.ZstdCompressor(level=LEVEL, write_checksum=False)
     dictionary.precompute_compress(level=LEVEL)

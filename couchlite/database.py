@@ -252,7 +252,7 @@ class Database:
         """
         context = self._context
         self.stage_attachments(edit_list)
-        prepared = [edits.prepare(edit, self.codec, new_edits=True) for edit in edit_list]
+        prepared = edits.prepare_all(edit_list, self.codec, new_edits=True)
         future = self.writer.submit(lambda txn: edits.new_edits(txn, context, prepared))
         return _then_discard(future, edit_list)
 
@@ -260,7 +260,7 @@ class Database:
         """Graft the edits' histories (`new_edits=false`); each must have a path."""
         context = self._context
         self.stage_attachments(edit_list)
-        prepared = [edits.prepare(edit, self.codec, new_edits=False) for edit in edit_list]
+        prepared = edits.prepare_all(edit_list, self.codec, new_edits=False)
         future = self.writer.submit(lambda txn: edits.replicated_edits(txn, context, prepared))
         return _then_discard(future, edit_list)
 
