@@ -56,7 +56,7 @@ class Context:
 def prepare_all(edits: Sequence[Edit], codec: BodyCodec, *, new_edits: bool) -> list[Prepared]:
     """Compress the bodies and compute the revisions. Attachments with data must be staged already.
 
-    :raises BadRequest: two attachments of one name.
+    :raises BadRequest: two attachments of one name, or a revision that is too long.
     """
     if len(edits) < COMPRESSED_BESIDE_MIN:
         return [Prepared(edit, *codec.encode(edit.body), _rev(edit, new_edits=new_edits)) for edit in edits]
@@ -71,6 +71,8 @@ def prepare_all(edits: Sequence[Edit], codec: BodyCodec, *, new_edits: bool) -> 
 def _rev(edit: Edit, *, new_edits: bool) -> Rev | None:
     """The revision that an edit makes; None where a stub must be looked up first."""
     parent = edit.path[0] if edit.path else None
+    if not new_edits and parent is not None:
+        _check_size(parent)
     attachments = edit.attachments
     if not attachments:
         return new_rev(deleted=edit.deleted, parent=parent, body=edit.fields) if new_edits else parent
@@ -86,6 +88,11 @@ def _rev(edit: Edit, *, new_edits: bool) -> Rev | None:
     if any(attachment.stub for attachment in attachments):
         return None
     return _revision(edit, parent)
+
+
+def _check_size(rev: Rev) -> None:
+    if len(rev.digest) > DIGEST_MAX_BYTES or abs(rev.generation) > GENERATION_MAX:
+        raise BadRequest("Invalid rev format")
 
 
 def _revision(edit: Edit, parent: Rev | None) -> Rev:
