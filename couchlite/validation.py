@@ -49,20 +49,23 @@ async def refusals(
         designs = _validators(database, snapshot)
         if not designs and not any(edit.id[:1] == "_" for edit in edits):
             return found
-        to_judge = []
+        to_check, to_judge = [], []
         for at, edit in enumerate(edits):
             is_design = edit.id.startswith(design_docs.PREFIX)
             if (is_design or designs) and not edit.id.startswith("_local/"):
+                if not new_edits and _is_stored(snapshot, edit):
+                    continue  # nothing will be written
                 try:
                     old = predecessor(snapshot, edit, new_edits=new_edits)
                 except Conflict as conflict:
                     found[at] = conflict
                     continue
-                if not is_design:
+                if is_design:
+                    to_check.append(at)
+                else:
                     to_judge.append((at, _as_proposed(edit, old), _as_stored(old)))
-    for at, edit in enumerate(edits):
-        if found[at] is None and edit.id.startswith(design_docs.PREFIX):
-            found[at] = await _design_refusal(database, edit, principal, functions)
+    for at in to_check:
+        found[at] = await _design_refusal(database, edits[at], principal, functions)
     if to_judge:
         await _ask(database, designs, to_judge, principal, functions, but_for, found)
     return found
@@ -113,6 +116,12 @@ def _nearest_ancestor(snapshot: Snapshot, edit: Edit) -> Node | None:
     while node is not None and (node.info is None or not node.info.is_readable):
         node = node.parent
     return node
+
+
+def _is_stored(snapshot: Snapshot, edit: Edit) -> bool:
+    found = snapshot.document(edit.id)
+    node = found.tree.find(edit.path[0]) if found is not None and edit.path else None
+    return node is not None and node.info is not None and bool(node.info.body)
 
 
 def replaced(snapshot: Snapshot, edit: Edit, *, new_edits: bool) -> Revision | None:

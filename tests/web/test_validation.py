@@ -137,6 +137,13 @@ async def test_conflicts_come_before_judgement(db: Site) -> None:
     assert (await db.ask("PUT", "/db/a", {"_rev": "1-abc"})).status == 409
 
 
+async def test_what_is_here_already_is_not_judged_again(db: Site) -> None:
+    await db.ask("PUT", "/db/a?new_edits=false", {"_rev": "1-a"})
+    await design(db, "d", NEEDS_A)
+    assert (await db.ask("PUT", "/db/a?new_edits=false", {"_rev": "1-a"})).status == 201
+    assert (await db.ask("PUT", "/db/a?new_edits=false", {"_rev": "1-b"})).status == 403
+
+
 async def test_local_and_design_documents_are_not_judged(db: Site) -> None:
     await design(db, "d", NEEDS_A)
     assert (await db.ask("PUT", "/db/_local/a", {})).status == 201
