@@ -102,7 +102,7 @@ def fetch(client: Client, key: Key, expected: Version | None) -> Version | None:
     """What the server has of a document; of a deleted one, the tombstone that is expected."""
     query = "?attachments=true" + (f"&rev={key.rev}" if key.rev else "")
     answer = client.ask("GET", key.path + query, headers={"Accept": "application/json"})
-    if answer.status == 404 and expected is not None and expected.deleted:
+    if answer.status == 404 and expected is not None and expected.deleted and expected.rev:
         answer = client.ask("GET", f"{key.path}?rev={expected.rev}")
     if answer.status == 404:
         return Version(deleted=True) if answer.json["reason"] == "deleted" else None
