@@ -162,6 +162,7 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
     :raises Conflict: the document has moved on, or the parent is no leaf.
     """
     edit = prepared.edit
+    _require_stored(txn, edit)
     id_bytes = edit.id.encode()
     key = keys.find(txn.kv, Space.DOCS, id_bytes)
     record = None if key is None else txn.kv.get(Space.DOCS, key)
@@ -185,6 +186,18 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
             _put_document(txn, id_bytes, head, flags, info.body, size, rev, tree)
             return rev
     return _extend_tree(txn, context, prepared, record, head, parent)
+
+
+def _require_stored(txn: WriteTxn, edit: Edit) -> None:
+    """An edit may carry attachments over from a revision that was read before; a compaction in between may
+    have swept them, if that revision had gone.
+
+    :raises Conflict:
+    """
+    for attachment in edit.attachments:
+        stored = attachment.stored
+        if stored is not None and txn.kv.get(Space.ATTACHMENTS, stored.key) is None:
+            raise Conflict()
 
 
 def _first_edit(txn: WriteTxn, context: Context, prepared: Prepared, id_bytes: bytes) -> Rev:

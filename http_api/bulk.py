@@ -8,7 +8,6 @@ answer takes the way of a single GET. Source: chttpd_db.
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -52,7 +51,7 @@ async def bulk_docs(request: Request) -> web.StreamResponse:
         raise BadRequest("`new_edits` parameter must be a boolean.")
     for edit in edits:
         if not edit.id:
-            edit.id = secrets.token_hex(16)
+            edit.id = request.server.uuids.new()
     if new_edits and body.get("all_or_nothing") is True:
         refusal = CouchliteError("all_or_nothing is not supported", error="not_implemented")
         return response.json(request, 417, [_refused(edit, refusal, with_rev=True) for edit in edits])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
@@ -28,7 +27,7 @@ def request_object(
     raw_path = request.target
     return {
         "info": describe(database),
-        "uuid": secrets.token_hex(16),
+        "uuid": request.server.uuids.new(),
         "id": doc_id,
         "method": request.method,
         "requested_path": request.segments,

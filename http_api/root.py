@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 from typing import Any
 
 from aiohttp import web
@@ -62,7 +61,7 @@ async def uuids(request: Request) -> web.StreamResponse:
         raise BadRequest("count must be a positive integer")
     if count > most:
         raise BadRequest("count parameter too large")
-    fresh = [secrets.token_hex(16) for _ in range(count)]
+    fresh = [request.server.uuids.new() for _ in range(count)]
     headers = {
         "Cache-Control": "no-cache",
         "Expires": "Mon, 01 Jan 1990 00:00:00 GMT",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -65,7 +64,7 @@ async def post(request: Request) -> web.StreamResponse:
     status = written_status(request, 201)
     edit = read_document(request, await request.json())
     if not edit.id:
-        edit.id = secrets.token_hex(16)
+        edit.id = request.server.uuids.new()
         check_id(request, edit.id)
     if request.query_value("batch") == "ok":
         return await _store_batched(request, edit, new_edits=True)

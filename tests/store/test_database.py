@@ -230,3 +230,18 @@ def test_a_body_over_the_limit_is_refused() -> None:
 def test_a_bad_document_is_refused_with_couchdbs_reason(doc: Any, reason: str) -> None:
     with pytest.raises(BadRequest, match=reason):
         document.parse(doc)
+
+
+def test_attachments_carried_over_from_a_revision_that_was_swept_meanwhile_are_a_conflict(
+    database: Database,
+) -> None:
+    database.put({"_id": "a", "_attachments": {"x": attachment(b"some data" * 5000)}})
+    with database.snapshot() as snapshot:
+        source = snapshot.winner("a")
+    copy = document.parse({"_id": "b"})
+    (info,) = source.attachments
+    copy.attachments = [document.AttachmentEdit(info.name, info.content_type, stored=info)]
+    database.purge({"a": [source.rev]}).result()
+    database.compact().result()
+    with pytest.raises(Conflict):
+        database.update([copy])
