@@ -64,9 +64,9 @@ class RankChanges:
         for level in range(len(BUCKET_BITS)):
             changes = _write_level(batch, level, changes)
         for level in range(len(BUCKET_BITS)):
+            places = _boundaries_of(places, level)
             for place in places:
-                if begins_bucket(place, level):
-                    _split(batch, level, place)
+                _split(batch, level, place)
         self._differences.clear()
 
 
@@ -121,10 +121,11 @@ def _boundary_after(reader: Reader, level: int, place: bytes) -> bytes | None:
     return None if found is None else found[0][_KEY_PREFIX_SIZE:]
 
 
-def begins_bucket(key: bytes, level: int) -> bool:
-    """Whether a key is a boundary of a level, by its hash."""
-    spread = crc32(key) * _SPREAD & 0xFFFFFFFF
-    return spread < 1 << 32 - BUCKET_BITS[level] and len(key) <= PLAIN_KEY_MAX_BYTES
+def _boundaries_of(places: Sequence[bytes], level: int) -> list[bytes]:
+    """Those that begin a bucket of a level, by their hash."""
+    below = 1 << 32 - BUCKET_BITS[level]
+    chosen = [place for place in places if crc32(place) * _SPREAD & 0xFFFFFFFF < below]
+    return [place for place in chosen if len(place) <= PLAIN_KEY_MAX_BYTES]
 
 
 def rank(reader: Reader, place: bytes) -> int:

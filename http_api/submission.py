@@ -171,6 +171,8 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     """
     database = request.database()
     results: list[Result | None] = list(await _refusals(request, edits, new_edits=new_edits))
+    if not any(results) and not any(local.is_local(edit.id) for edit in edits):
+        return await _write(database, edits, new_edits=new_edits)
     for at, edit in enumerate(edits):
         if results[at] is None and local.is_local(edit.id):
             try:
