@@ -21,9 +21,10 @@ _APPEND_STEP = 1 << 32
 
 
 def find(reader: Reader, space: IntEnum, doc_id: bytes) -> bytes | None:
-    """The key of an id; None when it is a long id without one. A short id's need not exist in the space."""
+    """The key of an id; None when it is a long id without one, or empty, as no document's is. A short id's
+    need not exist in the space."""
     if len(doc_id) <= PLAIN_KEY_MAX_BYTES:
-        return doc_id
+        return doc_id or None
     key = _first_at_or_after(reader, space, doc_id)
     return key if key is not None and id_of(reader, space, key) == doc_id else None
 
