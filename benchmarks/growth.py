@@ -69,6 +69,7 @@ def main() -> None:
         _streamed(server, "_all_docs", lambda: _read_slowly(server, f"/{DATABASE}/_all_docs", pace))
         _streamed(server, "_changes", lambda: _read_slowly(server, f"/{DATABASE}/_changes", pace))
         size = options.attachment_mib * MIB
+        server.call("PUT", "/_node/_local/_config/couchdb/max_attachment_size", str(size))
         _streamed(server, "attachment PUT", lambda: _upload(server, size))
         _streamed(server, "attachment GET", lambda: _read_slowly(server, f"/{DATABASE}/blob/b", None))
 
