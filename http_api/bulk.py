@@ -27,7 +27,7 @@ from . import documents, response, user_documents
 from .documents import Options, parse_options
 from .request import Request
 from .response import Stream
-from .submission import read_documents, submit
+from .submission import IN_LOOP_MAX_EDITS, read_documents, submit
 from .updates import NEEDS_REVISION, written_status
 
 PAGE_DOCUMENTS = 500
@@ -44,7 +44,10 @@ async def bulk_docs(request: Request) -> web.StreamResponse:
     docs = _list_of(body, "docs", "POST body must include `docs` parameter.")
     status = _status(request, body.get("w"))
     new_edits = body.get("new_edits", True)
-    edits = read_documents(request, docs)
+    if len(docs) <= IN_LOOP_MAX_EDITS:
+        edits = read_documents(request, docs)
+    else:
+        edits = await asyncio.to_thread(read_documents, request, docs)
     if new_edits is False and not all(edit.path for edit in edits):
         raise BadRequest(NEEDS_REVISION)
     if not isinstance(new_edits, bool):

@@ -28,6 +28,9 @@ from couchlite.validation import Refusals
 from . import local, user_documents
 from .request import Request
 
+IN_LOOP_MAX_EDITS = 2_000
+"""To parse and hash so many takes some 20 ms. With more, a thread does it, so that other requests get their
+turn meanwhile."""
 STAGE_IN_LOOP_MAX_BYTES = 64 * 1024
 """Inline attachments up to this are hashed and compressed on the spot; more are left to a thread."""
 
@@ -201,10 +204,14 @@ async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) 
         return []
     try:
         await _stage(database, edits)
+        # In a thread it can't be cancelled, so there must be nothing that would then be discarded meanwhile.
+        is_many = len(edits) > IN_LOOP_MAX_EDITS and not any(edit.attachments for edit in edits)
         if new_edits:
-            edited = database.submit_edits(edits)
+            send = database.submit_edits
+            edited = await asyncio.to_thread(send, edits) if is_many else send(edits)
         else:
-            grafted = database.submit_replicated(edits)
+            graft = database.submit_replicated
+            grafted = await asyncio.to_thread(graft, edits) if is_many else graft(edits)
     except BaseException:
         for edit in edits:
             discard(edit.attachments)

@@ -153,6 +153,21 @@ async def test_limits_hold_in_bulk(db: Site) -> None:
     assert error(await send(db, [{"_id": "abcd"}]))[:2] == (400, "illegal_docid")
 
 
+async def test_more_documents_than_the_event_loop_should_wait_for(
+    db: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("bulk", "submission"):
+        monkeypatch.setattr(f"http_api.{module}.IN_LOOP_MAX_EDITS", 5)
+    docs = [{"_id": str(number)} for number in range(200)]
+    rows = (await send(db, docs)).json()
+    assert [row["id"] for row in rows] == [doc["_id"] for doc in docs]
+    assert {row["rev"] for row in rows} == {EMPTY_REV}
+    grafts = [{"_id": str(number), "_rev": "1-x"} for number in range(200)]
+    assert (await send(db, grafts, new_edits=False)).json() == []
+    assert (await db.ask("GET", "/db/7?conflicts=true")).json()["_conflicts"] == ["1-x"]
+    assert error(await send(db, [*docs, 1]))[0] == 400
+
+
 async def test_a_missing_stub_refuses_all(db: Site) -> None:
     reply = await send(db, [{"_id": "a"}, {"_id": "b", "_attachments": {"x": {"stub": True}}}])
     assert error(reply) == (412, "missing_stub", "Invalid attachment stub in b for x")
