@@ -20,7 +20,6 @@ from .disk import storage_failure
 from .doorbell import Doorbell
 from .engine import Space
 from .errors import DatabaseNotFound, InsufficientStorage
-from .index import Indexes
 from .records import SECURITY_KEY, from_u64, u64
 from .storage import LmdbEnvironment
 from .uuids import Uuids
@@ -128,7 +127,7 @@ class Server:
         self._doorbell.close()
         for database in list(self._open.values()):
             database.mark_gone()
-            self._close_files(database.uuid, database.indexes, database.writer, database.engine)
+            self._close_files(database.uuid, database.writer, database.engine)
         self._log_updates()
         self._recent.clear()
         self._let_go.put(None)
@@ -177,7 +176,7 @@ class Server:
             database = Database(entry, path, moved=self._moved)
             self._files_open.add(entry.uuid)
             self._open[entry.uuid] = database
-            files = (entry.uuid, database.indexes, database.writer, database.engine)
+            files = (entry.uuid, database.writer, database.engine)
             weakref.finalize(database, self._let_go.put, files)
             return database
 
@@ -185,9 +184,8 @@ class Server:
         while (files := self._let_go.get()) is not None:
             self._close_files(*files)
 
-    def _close_files(self, uuid: str, indexes: Indexes, writer: Writer, engine: LmdbEnvironment) -> None:
+    def _close_files(self, uuid: str, writer: Writer, engine: LmdbEnvironment) -> None:
         """Nobody uses a Database any more."""
-        indexes.close()
         writer.close()
         engine.close()
         with self._files:
