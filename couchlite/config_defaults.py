@@ -95,4 +95,15 @@ BUILT_IN: Sections = {
         "compression_level": "8",
     },
     "log": {"level": "info"},
+    "replicator": {
+        "checkpoint_interval": "30000",
+        "connection_timeout": "30000",
+        "http_connections": "20",
+        "retries_per_request": "5",
+        "use_bulk_get": "true",
+        "use_checkpoints": "true",
+        "verify_ssl_certificates": "true",
+        "worker_batch_size": "500",
+        "worker_processes": "4",
+    },
 }

@@ -11,6 +11,7 @@ What must stay true here:
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,6 @@ class MultipartReader:
         """The bytes of the current part, piece by piece."""
         async for piece in self._until(self._delimiter):
             yield piece
-        self._in_body = False
 
     async def _until(self, pattern: bytes) -> AsyncIterator[bytes]:
         """What comes before `pattern`; the buffer then begins behind it."""
@@ -109,6 +109,7 @@ class MultipartReader:
             await self._more()
         piece = self._buffer[:found]
         self._buffer = self._buffer[found + len(pattern) :]
+        self._in_body = False  # now, for who takes the last piece need not ask for another
         if piece:
             yield piece
 
@@ -176,6 +177,34 @@ async def write_related(
             await write(chunk)
         await write(delimiter)
     await write(b"--")
+
+
+async def related_pieces(
+    boundary: str, document: bytes, parts: Sequence[AttachmentPart], bodies: AsyncIterator[AsyncIterator[bytes]]
+) -> AsyncIterator[bytes]:
+    """What `write_related` writes, piece by piece, of attachments that are still to come: `bodies` gives them
+    in the order of `parts`, and only as fast as they are taken."""
+    delimiter = f"\r\n--{boundary}".encode()
+    yield delimiter[2:] + _JSON_HEAD + document + delimiter
+    ahead = iter(parts)
+    async for body in bodies:
+        yield next(ahead).head()
+        async for piece in body:
+            yield piece
+        yield delimiter
+    yield b"--"
+
+
+async def bodies_of(parts: Sequence[AttachmentPart]) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The bodies of parts that are at hand, as `related_pieces` takes them."""
+    for part in parts:
+        yield _pieces(part)
+
+
+async def _pieces(part: AttachmentPart) -> AsyncIterator[bytes]:
+    for chunk in part.chunks():
+        yield chunk
+        await asyncio.sleep(0)  # reading a disk is quick: others must have their turn
 
 
 class MixedWriter:

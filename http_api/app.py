@@ -39,15 +39,17 @@ from . import (
     listings,
     local,
     node,
+    replication,
     response,
     root,
     session,
     updates,
 )
-from .access import administered_database, anyone, database_admin, member, server_admin
+from .access import administered_database, anyone, authenticated, database_admin, member, server_admin
 from .access_log import AccessLog
 from .authentication import authenticate
 from .metrics import Metrics
+from .replication_service import Replications
 from .request import Request, is_text
 
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
@@ -83,6 +85,17 @@ SERVER_ROUTES = {
     ),
     "_reload_query_servers": Route(server_admin, "POST", {"POST": root.reload_query_servers}),
     "_db_updates": Route(server_admin, "GET", {"GET": db_updates.db_updates}),
+    "_replicate": Route(
+        authenticated,
+        "POST",
+        {
+            "POST": replication.replicate,
+            "GET": replication.no_replicate,
+            "PUT": replication.no_replicate,
+            "DELETE": replication.no_replicate,
+        },
+    ),
+    "_scheduler": Route(server_admin, "GET,HEAD", {"GET": replication.scheduler}),
 }
 
 # /_node/{node}/{name}/...: the address behind the node has one of these lengths
@@ -186,6 +199,7 @@ class App:
         *,
         metrics: Metrics | None = None,
         access_log: AccessLog | None = None,
+        replications: Replications | None = None,
     ) -> None:
         self.server = server
         self.accounts = accounts
@@ -194,6 +208,8 @@ class App:
         # Set when the server stops: endless feeds end cleanly when they see it.
         self.stopping = asyncio.Event()
         self.functions = FunctionPool()
+        self.replications = replications
+        """Made on first need, in this process, where it isn't given."""
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""

@@ -149,6 +149,8 @@ class Listener:
         self._listening.close()
         self._app.stopping.set()
         self._app.server.wake_feeds()
+        if self._app.replications is not None:
+            await self._app.replications.close()
         deadline = time.monotonic() + grace_s
         while self._close_idle() and time.monotonic() < deadline:
             await asyncio.sleep(BUSY_CHECK_S)

@@ -1,1 +1,34 @@
-"""The replicator: moves revisions between two peers."""
+"""The replicator: moves revisions between two peers, by CouchDB's protocol.
+
+`Scheduler` runs replications as _replicate asks for them; `Replication` is one run between two `Peer`s.
+"""
+
+from .checkpoint import Checkpoints, replication_id
+from .errors import EndpointRefused, InvalidReplication, PeerFailure, ReplicationError
+from .http_peer import HttpPeer
+from .local_peer import LocalPeer
+from .options import Endpoint, Options, parse
+from .peer import Peer, Refusal
+from .peers import Here, Peers
+from .pipeline import Replication
+from .scheduler import Scheduler
+
+__all__ = [
+    "Checkpoints",
+    "Endpoint",
+    "EndpointRefused",
+    "Here",
+    "HttpPeer",
+    "InvalidReplication",
+    "LocalPeer",
+    "Options",
+    "Peer",
+    "PeerFailure",
+    "Peers",
+    "Refusal",
+    "Replication",
+    "ReplicationError",
+    "Scheduler",
+    "parse",
+    "replication_id",
+]

@@ -27,7 +27,6 @@ LATER = {
     "mango": "Mango queries and indexes",
     "node": "node statistics and resharding",
     "partitioned": "partitioned databases",
-    "replication": "the replicator",
     "users-opened-db": "Mango queries",
     "validation": "validation functions",
     "views": "views",
@@ -42,7 +41,6 @@ LATER_STEPS = {
     "bad-wrong-types": ("/_(find|explain|index)", "Mango queries and indexes"),
     "client-nano": ("/_view/", "views"),
     "client-pouchdb-remote": ("/_(view|find|explain|index)", "views, Mango queries and indexes"),
-    "sec-auth-failures": ("/_replicate", "the replicator"),
 }
 """Of scenarios that are played otherwise: a pattern of the paths whose answers may differ, and why."""
 
