@@ -15,7 +15,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from typing import Any, TypeVar
 from .beacon import Beacon
 from .engine import Batch, CatalogSpace
 from .errors import DatabaseExists, DatabaseNotFound, DataDirectoryError, IllegalDatabaseName
+from .folders import Folders
 from .records import FORMAT_VERSION, decode_fields, encode_fields, from_u64, u64
 from .storage import LmdbEnvironment
 
@@ -89,10 +89,12 @@ class Catalog:
             raise DataDirectoryError(f"{path} is not a directory") from error
         except OSError as error:
             raise DataDirectoryError(f"{path} can't be written: {error.strerror}") from error
+        self.folders = Folders(path / "db")
         self._engine = LmdbEnvironment(environment, CatalogSpace, create=True)
         self.uuid = self._identify()
         self.beacon = Beacon(environment / "beacon")
         self.settings = Settings(self._engine, self.beacon)
+        self.folders.sweep(self.uuids)
 
     def _identify(self) -> str:
         def run(batch: Batch) -> tuple[int, str]:
@@ -135,8 +137,8 @@ class Catalog:
         with self._engine.read() as reader:
             return {decode_fields(row)[0] for _key, row in reader.scan(CatalogSpace.DATABASES)}
 
-    def add(self, name: str, props: dict[str, Any], *, prepare: Callable[[Entry], None]) -> Entry:
-        """Register a new database; `prepare` makes its files before anybody can see it.
+    def add(self, name: str, props: dict[str, Any], *, fill: Callable[[Entry, Path], None]) -> Entry:
+        """Register a new database; `fill` makes the files in its folder before anybody can see it.
 
         :raises IllegalDatabaseName: :raises DatabaseExists:
         """
@@ -151,12 +153,10 @@ class Catalog:
             batch.put(CatalogSpace.DATABASES, name.encode(), row)
             _log(batch, name, "created")
 
-        try:
-            prepare(entry)
+        with self.folders.new(entry.uuid) as path:
+            fill(entry, path)
+            self.folders.sync(path)
             self._engine.write(run)
-        except BaseException:
-            shutil.rmtree(self.database_path(entry.uuid), ignore_errors=True)
-            raise
         self.beacon.change()
         return entry
 
@@ -205,9 +205,6 @@ class Catalog:
             for key, _row in reader.scan(CatalogSpace.UPDATES, reverse=True):
                 return from_u64(key)
         return 0
-
-    def database_path(self, uuid: str) -> Path:
-        return self.path / "db" / uuid
 
     def close(self) -> None:
         self._engine.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import queue
-import shutil
 import threading
 import weakref
 from collections import OrderedDict
@@ -90,7 +89,7 @@ class Server:
         props: dict[str, Any] = {"q": shards}
         if partitioned:
             props["partitioned"] = True
-        entry = self.catalog.add(name, props, prepare=self._lay_out)
+        entry = self.catalog.add(name, props, fill=self._lay_out)
         self._doorbell.ring(_CATALOG_MOVED)
         return self._database(entry)
 
@@ -111,7 +110,7 @@ class Server:
         entry = self.catalog.remove(name)
         self._forget(entry.uuid)
         self._doorbell.ring(_CATALOG_MOVED)
-        shutil.rmtree(self.catalog.database_path(entry.uuid), ignore_errors=True)
+        self.catalog.folders.remove(entry.uuid)
 
     def tasks(self) -> list[dict[str, Any]]:
         """Long work under way in any process that has this directory open, oldest first."""
@@ -134,11 +133,10 @@ class Server:
         self._closer.join()
         self.catalog.close()
 
-    def _lay_out(self, entry: Entry) -> None:
-        """Make an empty database on disk, before the catalog names it."""
-        path = self.catalog.database_path(entry.uuid)
+    def _lay_out(self, entry: Entry, path: Path) -> None:
+        """Make an empty database in its folder, before the catalog names it."""
         try:
-            (path / STORE_DIRECTORY).mkdir(parents=True)
+            (path / STORE_DIRECTORY).mkdir()
             (path / BLOBS_DIRECTORY).mkdir()
         except OSError as error:
             raise storage_failure(error) from error
@@ -164,7 +162,7 @@ class Server:
         return database
 
     def _open_files(self, entry: Entry) -> Database:
-        path = self.catalog.database_path(entry.uuid)
+        path = self.catalog.folders.path(entry.uuid)
         with self._files:
             database = self._open.get(entry.uuid)
             if database is not None:

@@ -17,6 +17,8 @@ import weakref
 from io import FileIO
 from pathlib import Path
 
+from .disk import locked_directory
+
 
 class Spool:
     """This process's directory in `parent`, which is made when the first upload needs it."""
@@ -54,24 +56,13 @@ class Spool:
             path = self._parent / secrets.token_hex(8)
             path.mkdir()
             try:
-                descriptor = _locked(path, fcntl.LOCK_EX)
+                descriptor = locked_directory(path, fcntl.LOCK_EX)
             except FileNotFoundError:
                 continue  # a sweep came between
             if path.exists():
                 weakref.finalize(self, _give_up, descriptor, path)
                 return path
             os.close(descriptor)
-
-
-def _locked(directory: Path, operation: int) -> int:
-    """A descriptor of a directory that holds its lock until it is closed. :raises OSError:"""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, operation)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
 
 
 def _give_up(descriptor: int, path: Path) -> None:
@@ -81,6 +72,6 @@ def _give_up(descriptor: int, path: Path) -> None:
 
 
 def _remove_if_dead(directory: Path) -> None:
-    descriptor = _locked(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    descriptor = locked_directory(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
     shutil.rmtree(directory, ignore_errors=True)
     os.close(descriptor)
