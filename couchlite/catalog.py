@@ -218,12 +218,13 @@ def _entry(name: str, row: bytes) -> Entry:
 
 def _log(batch: Batch, name: str, kind: str) -> None:
     """Append to the update log; a database has one row, its newest."""
-    previous = batch.get(CatalogSpace.META, b"update:" + name.encode())
-    if previous is not None:
-        batch.delete(CatalogSpace.UPDATES, previous)
     last = next(iter(batch.scan(CatalogSpace.UPDATES, reverse=True)), None)
     number = 1 if last is None else from_u64(last[0]) + 1
     key = u64(number)
+    # Deleted only now: a number that was seen must not come again, also when the last row was this database's.
+    previous = batch.get(CatalogSpace.META, b"update:" + name.encode())
+    if previous is not None:
+        batch.delete(CatalogSpace.UPDATES, previous)
     batch.append(CatalogSpace.UPDATES, key, encode_fields([kind, name]))
     batch.put(CatalogSpace.META, b"update:" + name.encode(), key)
     if number > UPDATES_KEPT:

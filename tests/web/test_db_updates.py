@@ -35,6 +35,14 @@ async def test_each_database_with_its_newest_event(web: Site) -> None:
     assert body["last_seq"] == body["results"][-1]["seq"]
 
 
+async def test_who_has_seen_the_newest_event_of_a_database_sees_its_next(web: Site) -> None:
+    web.server.create("a")
+    seen = (await web.ask("GET", "/_db_updates")).json()["last_seq"]
+    web.server.delete("a")
+    later = (await web.ask("GET", f"/_db_updates?since={seen}")).json()
+    assert events(later["results"]) == [("deleted", "a")]
+
+
 async def test_since_and_limit(web: Site) -> None:
     for name in ("a", "b", "c"):
         web.server.create(name)
