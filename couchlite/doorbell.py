@@ -13,7 +13,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 POLL_S = 0.5
@@ -42,7 +42,7 @@ class Doorbell:
         with self._lock:
             if self._thread is None and not self._closed:
                 listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                with _short_path(self._own) as address:
+                with short_path(self._own) as address:
                     listener.bind(address)
                 self._thread = threading.Thread(
                     target=self._run, args=(listener,), name="doorbell", daemon=True
@@ -80,7 +80,7 @@ class Doorbell:
         with (
             contextlib.suppress(OSError),
             socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender,
-            _short_path(self._own) as address,
+            short_path(self._own) as address,
         ):
             sender.sendto(b"", address)
 
@@ -94,7 +94,7 @@ class Doorbell:
     def _send(self, payload: bytes, path: Path) -> None:
         assert self._sender is not None
         try:
-            with _short_path(path) as address:
+            with short_path(path) as address:
                 self._sender.sendto(payload, address)
         except BlockingIOError:
             pass  # its buffer is full, so it is about to look anyway
@@ -118,7 +118,7 @@ class Doorbell:
 
 
 @contextlib.contextmanager
-def _short_path(path: Path):  # type: ignore[no-untyped-def]
+def short_path(path: Path) -> Iterator[str]:
     """A socket address is at most 107 bytes; a longer path is reached through its directory's descriptor."""
     if len(os.fsencode(path)) < 100:
         yield str(path)

@@ -35,6 +35,7 @@ from .access_log import AccessLog
 from .app import App
 from .metrics import Metrics
 from .protocol import listen
+from .replication_service import Replications
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What stops a server."""
@@ -105,20 +106,34 @@ def reserved(host: str, port: int) -> Iterator[int]:
         yield port
 
 
-def run(serving: Serving, shared: Shared, worker: int | None, *, ready: Callable[[], None]) -> None:
+def run(
+    serving: Serving,
+    shared: Shared,
+    worker: int | None,
+    *,
+    ready: Callable[[], None],
+    replications: Replications | None = None,
+) -> None:
     """Serve in this process until SIGTERM, or SIGINT if it is alone.
 
     :param worker: its number among several that share the port; None when it is alone.
     :param ready: called once requests are answered.
+    :param replications: where they are run; None: in this process.
     :raises OSError: the address can't be used. :raises DataDirectoryError: the data directory can't.
     """
     gc.set_threshold(*GARBAGE_THRESHOLDS)
     memory.tune()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(serving, shared, worker, ready))
+        runner.run(_serve(serving, shared, worker, ready, replications))
 
 
-async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Callable[[], None]) -> None:
+async def _serve(
+    serving: Serving,
+    shared: Shared,
+    worker: int | None,
+    ready: Callable[[], None],
+    replications: Replications | None,
+) -> None:
     told_to_stop = _handle_signals(alone=worker is None)
     server = Server(
         serving.data_directory, started_with=serving.started_with, config_file=serving.config_file
@@ -127,7 +142,7 @@ async def _serve(serving: Serving, shared: Shared, worker: int | None, ready: Ca
     access_log = AccessLog(serving.access_log) if serving.access_log else None
     shared.metrics.be(worker or 0)
     try:
-        app = App(server, accounts, metrics=shared.metrics, access_log=access_log)
+        app = App(server, accounts, metrics=shared.metrics, access_log=access_log, replications=replications)
         listener = await listen(app, serving.host, serving.port, tls=serving.tls, reuse_port=True)
         ready()
         housekeeping = asyncio.create_task(_keep_house(server, accounts, shared.metrics))

@@ -1,4 +1,5 @@
-"""Several serving processes on one port and one data directory, and the supervisor that keeps them.
+"""Several serving processes on one port and one data directory, one more that replicates once it is wanted,
+and the supervisor that keeps them.
 
 What must stay true here:
 - The supervisor has one thread and no data directory open when it forks: neither a lock nor an LMDB
@@ -17,6 +18,7 @@ import contextlib
 import ctypes
 import gc
 import logging
+import math
 import os
 import selectors
 import signal
@@ -28,7 +30,8 @@ from dataclasses import dataclass
 
 from couchlite.errors import CouchliteError
 
-from . import serving
+from . import replicator_process, serving
+from .replicator_process import Remote
 from .serving import SIGNALS, Serving, Shared
 
 RESTART_DELAY_MIN_S = 0.1
@@ -38,6 +41,8 @@ STEADY_S = 10.0
 CLOSING_S = 5.0
 """What a stopping worker may take beyond the grace of its requests, to commit and close."""
 WORKERS_MAX = 64
+REPLICATOR = 255
+"""The number by which the workers ask for the replicator: none of theirs."""
 PR_SET_PDEATHSIG = 1
 
 logger = logging.getLogger(__name__)
@@ -53,6 +58,7 @@ class _Worker:
     pid: int = 0
     started_s: float = 0.0
     restart_at_s: float = 0.0
+    """Infinite: not until it is wanted."""
     delay_s: float = 0.0
 
 
@@ -66,7 +72,8 @@ class Supervisor:
         self._options = options
         self._shared = shared
         self._ready = ready
-        self._workers = [_Worker(number) for number in range(count)]
+        self._replicator = _Worker(REPLICATOR, restart_at_s=math.inf)
+        self._workers = [*(_Worker(number) for number in range(count)), self._replicator]
         self._not_ready = set(range(count))
         self._failed = False
         self._stop_until_s: float | None = None
@@ -128,7 +135,11 @@ class Supervisor:
             def announce() -> None:
                 os.write(self._announce, bytes([number]))
 
-            serving.run(self._options, self._shared, number, ready=announce)
+            if number == REPLICATOR:
+                replicator_process.run(self._options, self._shared)
+            else:
+                wanted = Remote(self._options.data_directory, self._want_replicator)
+                serving.run(self._options, self._shared, number, ready=announce, replications=wanted)
             status = 0
         except (CouchliteError, OSError) as error:
             logger.critical("%s", error)
@@ -140,12 +151,17 @@ class Supervisor:
 
     def _bury_dead(self) -> None:
         for worker in self._workers:
-            if worker.pid and os.waitpid(worker.pid, os.WNOHANG)[0]:
-                self._bury(worker)
+            if worker.pid:
+                pid, status = os.waitpid(worker.pid, os.WNOHANG)
+                if pid:
+                    self._bury(worker, status)
 
-    def _bury(self, worker: _Worker) -> None:
+    def _bury(self, worker: _Worker, status: int) -> None:
         pid, worker.pid = worker.pid, 0
         if self._stop_until_s is not None:
+            return
+        if worker is self._replicator and status == 0:
+            worker.restart_at_s = math.inf  # it had nothing to do any more
             return
         if self._not_ready:
             self._failed = True
@@ -154,9 +170,8 @@ class Supervisor:
         now = time.monotonic()
         if now - worker.started_s >= STEADY_S:
             worker.delay_s = 0
-        logger.error(
-            "worker %d (process %d) died; a new one starts in %g s", worker.number, pid, worker.delay_s
-        )
+        name = "the replicator" if worker is self._replicator else f"worker {worker.number}"
+        logger.error("%s (process %d) died; a new one starts in %g s", name, pid, worker.delay_s)
         worker.restart_at_s = now + worker.delay_s
         worker.delay_s = min(max(2 * worker.delay_s, RESTART_DELAY_MIN_S), RESTART_DELAY_MAX_S)
 
@@ -177,7 +192,8 @@ class Supervisor:
             due = [self._stop_until_s]
         else:
             due = [worker.restart_at_s for worker in self._workers if not worker.pid]
-        return max(0.0, min(due) - time.monotonic()) if due else None
+        next_s = min(due, default=math.inf)
+        return max(0.0, next_s - time.monotonic()) if next_s < math.inf else None
 
     def _hear_signals(self, signals: socket.socket) -> None:
         for number in signals.recv(64):
@@ -188,12 +204,17 @@ class Supervisor:
                     self._kill(signal.SIGKILL)
 
     def _hear_workers(self) -> None:
-        if not self._not_ready:
-            os.read(self._heard, WORKERS_MAX)
-            return
-        self._not_ready.difference_update(os.read(self._heard, WORKERS_MAX))
-        if not self._not_ready:
-            self._ready()
+        numbers = os.read(self._heard, WORKERS_MAX)
+        if REPLICATOR in numbers and self._replicator.restart_at_s == math.inf:
+            self._replicator.restart_at_s = 0
+        if self._not_ready:
+            self._not_ready.difference_update(numbers)
+            if not self._not_ready:
+                self._ready()
+
+    def _want_replicator(self) -> None:
+        """In a worker: have the replicator started unless it runs."""
+        os.write(self._announce, bytes([REPLICATOR]))
 
 
 @contextlib.contextmanager
