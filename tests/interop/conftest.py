@@ -1,0 +1,98 @@
+"""What the tests of this folder need from outside: Node, the clients from npm, and Chromium.
+
+Without one of them a test is skipped; where CI is set it fails, so that CI can't leave it out unseen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from .device import HERE, Device
+from .site import Site, site
+
+INSTALLED = HERE / "node_modules" / ".package-lock.json"
+LOCK_FILE = HERE / "package-lock.json"
+
+
+def missing(reason: str) -> NoReturn:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def clients(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Node, and the packages that package-lock.json names; installed when they are not there."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        missing("the clients need Node and npm (https://nodejs.org)")
+    with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may run the tests
+        if INSTALLED.exists() and INSTALLED.stat().st_mtime >= LOCK_FILE.stat().st_mtime:
+            return
+        # No install scripts: the packages bring their binaries along.
+        install = subprocess.run(
+            ["npm", "ci", "--ignore-scripts"], cwd=HERE, capture_output=True, text=True, timeout=100
+        )
+        if install.returncode:
+            missing(f"npm could not install the clients: {install.stderr.strip()}")
+        os.utime(INSTALLED)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Chromium's program."""
+    program = shutil.which("chromium")
+    if program is None:
+        missing("there is no program `chromium` (Debian and Ubuntu: apt-get install chromium)")
+    return program
+
+
+@pytest.fixture(name="site")
+def running_site(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+def browser(clients: None, chromium: str, tmp_path: Path) -> Iterator[Device]:
+    """A page in headless Chromium."""
+    with Device("device_browser.mjs", [chromium, tmp_path / "profile"], tmp_path / "page.log") as device:
+        yield device
+
+
+@pytest.fixture
+def page(browser: Device, site: Site) -> Device:
+    """A page in headless Chromium whose origin the site's administrator has allowed."""
+    allow_origin(site, browser.greeting)
+    return browser
+
+
+@pytest.fixture(params=["node", "browser"])
+def device(request: pytest.FixtureRequest, clients: None, tmp_path: Path) -> Iterator[Device]:
+    """A client: PouchDB in Node, and the same in a page of another origin."""
+    if request.param == "browser":
+        yield request.getfixturevalue("page")
+        return
+    with Device("device_node.mjs", [tmp_path], tmp_path / "node.log") as node:
+        yield node
+
+
+def allow_origin(site: Site, origin: str) -> None:
+    """What PouchDB's users set to let pages of an origin use their server."""
+    site.configure(
+        chttpd={"enable_cors": "true"},
+        cors={
+            "origins": origin,
+            "credentials": "true",
+            "methods": "GET, PUT, POST, HEAD, DELETE",
+            "headers": "accept, authorization, content-type, origin, referer",
+        },
+    )
