@@ -280,15 +280,15 @@ class LmdbEnvironment:
         code = error.errno if isinstance(error, OSError) else error.code
         if code in NO_SPACE or (code == errno.EIO and is_full(self.path)):
             return InsufficientStorage()
-        return InternalError(f"{self.path} can't be written: {error}")
+        return InternalError(f"{self.path} can't be written: {_reason(error)}")
 
     def _open_error(self, error: lmdb.Error | OSError) -> CouchliteError:
         if isinstance(error, lmdb.InvalidError | lmdb.VersionMismatchError | lmdb.CorruptedError):
-            return DataDirectoryError(f"{self.path} is not a couchlite store or is damaged: {error}")
+            return DataDirectoryError(f"{self.path} is not a couchlite store or is damaged: {_reason(error)}")
         told = self.write_error(error)
         if isinstance(told, InsufficientStorage):
             return told
-        return DataDirectoryError(f"{self.path} can't be opened: {error}")
+        return DataDirectoryError(f"{self.path} can't be opened: {_reason(error)}")
 
     def _forget_dead_readers(self) -> None:
         now = time.monotonic()
@@ -495,6 +495,10 @@ def _file_size(path: Path) -> int:
 def _close(env: lmdb.Environment) -> None:
     with _opening:
         env.close()
+
+
+def _reason(error: lmdb.Error | OSError) -> str:
+    return (error.strerror if isinstance(error, OSError) else error.reason) or str(error)
 
 
 def _reserve_lock_file(directory: Path) -> None:
