@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can be down: the network between a client and the server, seen from the middle.
+"""A TCP proxy on loopback that can be down: the network between a client and a server.
 
 It runs in a thread of its own; what its methods ask for is done when they return.
 """
@@ -14,7 +14,7 @@ from socket import SO_LINGER, SOL_SOCKET
 
 BLOCK_BYTES = 16 * 1024
 BLOCK_DELAY_S = 0.005
-"""About 3 MB a second, as over a radio link: so an answer that is large is on its way when the link is lost."""
+"""About 3 MB a second, as over a radio link: a large answer is still on its way when the link is lost."""
 # To linger for zero seconds is to close with a reset, as a connection ends that was lost.
 RESET = struct.pack("ii", 1, 0)
 
