@@ -18,7 +18,7 @@ from .database import BLOBS_DIRECTORY, STORE_DIRECTORY, Database
 from .disk import storage_failure
 from .doorbell import Doorbell
 from .engine import Space
-from .errors import DatabaseNotFound, InsufficientStorage
+from .errors import DatabaseNotFound, DataDirectoryError, InsufficientStorage
 from .records import SECURITY_KEY, from_u64, u64
 from .storage import LmdbEnvironment
 from .uuids import Uuids
@@ -112,6 +112,16 @@ class Server:
         self._doorbell.ring(_CATALOG_MOVED)
         self.catalog.folders.remove(entry.uuid)
 
+    def has_deleted(self, database: Database) -> bool:
+        """Whether a database that was open is no more, even if there is another of its name by now."""
+        return not self._lists(database.name, database.uuid)
+
+    def _lists(self, name: str, uuid: str) -> bool:
+        try:
+            return self.catalog.find(name).uuid == uuid
+        except DatabaseNotFound:
+            return False
+
     def tasks(self) -> list[dict[str, Any]]:
         """Long work under way in any process that has this directory open, oldest first."""
         return tasks.listed(self.path / "run")
@@ -152,6 +162,8 @@ class Server:
         database = self._open.get(entry.uuid)
         if database is None:
             database = self._open_files(entry)
+        if database.gone:
+            raise DatabaseNotFound()
         released = None  # dropped outside the lock: closing files may wait for a commit
         with self._recent_lock:
             self._recent[entry.uuid] = database
@@ -171,11 +183,18 @@ class Server:
             self._files.wait_for(lambda: entry.uuid not in self._files_open)
             if not path.exists():
                 raise DatabaseNotFound()
-            database = Database(entry, path, moved=self._moved)
+            try:
+                database = Database(entry, path, moved=self._moved)
+            except (OSError, DataDirectoryError):
+                if not self._lists(entry.name, entry.uuid):  # its files are being removed
+                    raise DatabaseNotFound() from None
+                raise
             self._files_open.add(entry.uuid)
             self._open[entry.uuid] = database
             files = (entry.uuid, database.writer, database.engine)
             weakref.finalize(database, self._let_go.put, files)
+            if not self._lists(entry.name, entry.uuid):  # deleted already: nobody will tell
+                database.mark_gone()
             return database
 
     def _close_what_is_let_go(self) -> None:
@@ -191,8 +210,12 @@ class Server:
             self._files.notify_all()
 
     def _forget(self, uuid: str) -> None:
-        """A database was deleted: who still uses it finds out, and its files close when the last lets go."""
-        database = self._open.pop(uuid, None)
+        """A database was deleted: who still uses it finds out, and its files close when the last lets go.
+
+        It stays listed as open until then. Somebody who comes with an entry read before would otherwise wait
+        for its files to close: in an event loop for ever, since nobody else gets on to let go of them.
+        """
+        database = self._open.get(uuid)
         with self._recent_lock:
             recent = self._recent.pop(uuid, None)
         del recent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from couchlite.database import Database
 from couchlite.errors import BadRequest, CouchliteError, DatabaseNotFound, Forbidden
 from couchlite.revision import Rev
 from couchlite.security import validate
+from couchlite.server import Server
 
 from . import response
 from .access import may_change_settings
@@ -45,7 +47,8 @@ async def create(request: Request) -> web.StreamResponse:
     if partitioned not in ("true", "false"):
         raise BadRequest("Invalid `partitioned` parameter")
     shards = int(request.query_value("q") or request.server.config.integer("cluster", "q"))
-    await asyncio.to_thread(request.server.create, name, partitioned=partitioned == "true", shards=shards)
+    with contextlib.suppress(DatabaseNotFound):  # it was made, and somebody has deleted it since
+        await asyncio.to_thread(request.server.create, name, partitioned=partitioned == "true", shards=shards)
     location = request.absolute_uri(f"/{encode(name)}")
     return response.json(request, 201, {"ok": True}, {"Location": location})
 
@@ -153,7 +156,7 @@ async def compact(request: Request) -> web.StreamResponse:
             snapshot.winner(f"_design/{request.segments[2]}")
     else:
         database.compact(_retention(request)).add_done_callback(
-            lambda done: _log_failure(database.name, done)
+            lambda done: _log_failure(request.server, database, done)
         )
     return response.json(request, 202, {"ok": True})
 
@@ -167,12 +170,14 @@ def _retention(request: Request) -> Retention:
     )
 
 
-def _log_failure(name: str, done: Future[Any]) -> None:
+def _log_failure(server: Server, database: Database, done: Future[Any]) -> None:
     error = done.exception()
+    if error is None or server.has_deleted(database):
+        return
     if isinstance(error, CouchliteError):
-        logger.error("the compaction of %r failed: %s", name, error.reason)
-    elif error is not None:
-        logger.error("the compaction of %r failed", name, exc_info=error)
+        logger.error("the compaction of %r failed: %s", database.name, error.reason)
+    else:
+        logger.error("the compaction of %r failed", database.name, exc_info=error)
 
 
 async def view_cleanup(request: Request) -> web.StreamResponse:

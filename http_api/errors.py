@@ -3,7 +3,8 @@
 A CouchliteError carries its status, error word and reason from where it was born. Anything else is a fault
 of ours: it is logged under the request's id, and the client is told that id and nothing more. Once a body
 has begun its status can't change: the error is written as a last line and the connection is cut without the
-closing chunk, so that no client takes what it has for the whole.
+closing chunk, so that no client takes what it has for the whole. A request that fails because somebody
+deletes its database meanwhile, files and all, is told that there is none.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from couchlite.errors import CouchliteError, Unauthorized
+from couchlite.errors import CouchliteError, DatabaseNotFound, Unauthorized
 from couchlite.jsontext import dumps
 
 from . import response
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 async def answer(request: Request, error: Exception) -> web.StreamResponse:
     """The response to an error; cuts the connection when a body has begun."""
-    known = error if isinstance(error, CouchliteError) else _unexpected(request, error)
+    known = _known(request, error)
     if request.response is not None:
         return await _cut(request, request.response, known)
     status, headers = _challenge(request, known)
@@ -41,6 +42,13 @@ async def answer(request: Request, error: Exception) -> web.StreamResponse:
     return reply
 
 
+def _known(request: Request, error: Exception) -> CouchliteError:
+    is_fault = not isinstance(error, CouchliteError) or error.status >= 500
+    if is_fault and request.has_lost_database():
+        return DatabaseNotFound()
+    return error if isinstance(error, CouchliteError) else _unexpected(request, error)
+
+
 def _unexpected(request: Request, error: Exception) -> CouchliteError:
     logger.error("request %s: %s %s failed", request.id, request.raw.method, request.target, exc_info=error)
     return CouchliteError(
@@ -50,7 +58,7 @@ def _unexpected(request: Request, error: Exception) -> CouchliteError:
 
 def in_band(request: Request, error: Exception) -> bytes:
     """How an error is told once a response has begun."""
-    known = error if isinstance(error, CouchliteError) else _unexpected(request, error)
+    known = _known(request, error)
     return dumps({"code": known.status, "error": known.error, "reason": shown(known.reason)})
 
 

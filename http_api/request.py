@@ -226,6 +226,10 @@ class Request:
             self._database = database
         return database
 
+    def has_lost_database(self) -> bool:
+        """Whether the database of this request was deleted since it was opened."""
+        return self._database is not None and self.server.has_deleted(self._database)
+
     # Body
 
     @property

@@ -16,6 +16,7 @@ from couchlite import (
     Server,
     document,
 )
+from couchlite.catalog import Entry
 from couchlite.errors import BadRequest, IllegalDatabaseName, MissingStub, TooLarge
 
 from .helpers import attachment, graft, leaves
@@ -245,3 +246,38 @@ def test_attachments_carried_over_from_a_revision_that_was_swept_meanwhile_are_a
     database.compact().result()
     with pytest.raises(Conflict):
         database.update([copy])
+
+
+def test_who_comes_late_to_a_deleted_database_does_not_wait_for_those_who_still_use_it(store: Server) -> None:
+    held = store.create("db")
+    read_before = store.catalog.find("db")
+    store.delete("db")
+    outcome: list[str] = []
+
+    def come_late() -> None:
+        try:
+            store._database(read_before)
+        except DatabaseNotFound as error:
+            outcome.append(error.reason)
+
+    late = threading.Thread(target=come_late, daemon=True)
+    late.start()
+    late.join(10)
+    assert outcome == ["Database does not exist."]
+    assert held.gone
+
+
+def test_a_database_whose_files_are_being_removed(store: Server) -> None:
+    path = store.path / "db" / ("0" * 32)
+    path.mkdir()
+    with pytest.raises(DatabaseNotFound):
+        store._database(Entry("db", path.name, 0.0, {}))
+
+
+def test_a_database_made_anew_is_another(store: Server) -> None:
+    first = store.create("db")
+    assert not store.has_deleted(first)
+    store.delete("db")
+    second = store.create("db")
+    assert store.has_deleted(first)
+    assert not store.has_deleted(second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import pytest
@@ -27,6 +28,27 @@ async def test_a_database_from_creation_to_deletion(web: Site) -> None:
     assert (await web.ask("DELETE", "/a%2Fb")).json() == {"ok": True}
     assert (await web.ask("DELETE", "/a%2Fb")).json() == DATABASE_MISSING
     assert (await web.ask("GET", "/a%2Fb")).json() == DATABASE_MISSING
+
+
+async def test_deleted_in_the_midst_of_an_upload(web: Site) -> None:
+    await web.ask("PUT", "/db")
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+    length = 2_000_000
+    credentials = base64.b64encode(b"adm:pass").decode()
+    head = f"Host: x\r\nContent-Length: {length}\r\nAuthorization: Basic {credentials}\r\nConnection: close"
+    writer.write(f"PUT /db/a/large HTTP/1.1\r\n{head}\r\n\r\n".encode() + b"x" * (length - 1))
+    await writer.drain()
+    spooled = web.server.open("db").path / "blobs" / "tmp"
+    async with asyncio.timeout(10):
+        while not spooled.exists() or not any(spooled.iterdir()):
+            await asyncio.sleep(0.01)
+    assert (await web.ask("DELETE", "/db")).status == 200
+    await web.ask("PUT", "/db")
+    writer.write(b"x")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 404 ")
+    assert b"Database does not exist." in answer
 
 
 async def test_information_has_couchdbs_members(web: Site) -> None:
