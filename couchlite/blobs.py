@@ -10,11 +10,13 @@ the same bytes under different ones. CouchDB's digest, MD5, is never the address
 What must stay true here:
 - A file reaches its final name, synced, before the transaction that refers to it commits; it is removed only
   after the commit that dropped its row, and under the write lock, while nobody can be adopting it.
-- Reading gives the right bytes or an error: the length is checked on opening.
+- Reading gives the right bytes or an error: the length is checked on opening, and the digest when a process
+  first reads a file from end to end; the last piece comes only if it is right.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zlib
 from collections.abc import Container, Iterable, Iterator
@@ -31,6 +33,9 @@ from .upload import Encoding, GzipPolicy, StagedBlob, Upload
 
 CHUNK_BYTES = 256 * 1024
 """What a reader is given at a time: long enough for few system calls, short enough for many slow readers."""
+SOUND_MAX = 100_000
+"""Of so many files a process remembers that they are as they should be: hashing each time would take as long
+as reading."""
 
 _INLINE = b"\0"
 _FILE = b"\1"
@@ -46,6 +51,7 @@ class BlobStore:
         self.directory = directory
         self.policy = policy or GzipPolicy()
         self._spool = Spool(directory / "tmp")
+        self._sound: set[bytes] = set()
 
     def stage(self, content_type: str, encoding: Encoding | None = None) -> Upload:
         """Begin to receive a body; with an `encoding` it already has that one and is kept as it is."""
@@ -63,17 +69,19 @@ class BlobStore:
         new files that takes.
 
         Call it before the edit's other writes: it may fail. It may be called again when the transaction is
-        run again. A body that is there already costs nothing, and one whose file was damaged is healed.
+        run again. The file of a body that is there already is replaced all the same: should it have been
+        damaged, it is healed.
         """
-        row = batch.get(Space.ATTACHMENTS, staged.key)
-        if row is not None and not self._is_damaged(staged.key, row):
+        is_new = batch.get(Space.ATTACHMENTS, staged.key) is None
+        if staged.data is None:
+            self._place(staged)
+        if not is_new:
             return 0
         if staged.data is not None:
             batch.put(Space.ATTACHMENTS, staged.key, _INLINE + staged.data)
             return 0
-        self._place(staged)
         batch.put(Space.ATTACHMENTS, staged.key, _FILE + staged.length.to_bytes(8, "big"))
-        return staged.length if row is None else 0
+        return staged.length
 
     def open(self, reader: Reader, key: bytes) -> BlobSource:
         """A body to read; it stays readable after `reader` is closed, even when it is swept away then.
@@ -120,14 +128,6 @@ class BlobStore:
         name = key.hex()
         return self.directory / name[:2] / name[2:]
 
-    def _is_damaged(self, key: bytes, row: bytes) -> bool:
-        if row[:1] == _INLINE:
-            return False
-        try:
-            return self._path(key).stat().st_size != int.from_bytes(row[1:], "big")
-        except FileNotFoundError:
-            return True
-
     def _place(self, staged: StagedBlob) -> None:
         assert staged.path is not None
         target = self._path(staged.key)
@@ -151,15 +151,25 @@ class BlobStore:
         if found != length:
             file.close()
             raise InternalError(f"attachment body {key.hex()} is damaged: {found} of {length} bytes")
-        return BlobSource(key, length, file=file)
+        if len(self._sound) >= SOUND_MAX:
+            self._sound.clear()
+        return BlobSource(key, length, file=file, sound=self._sound)
 
 
 class BlobSource:
     """One stored body, open for reading: `data` in memory, or a file at `fileno()`. A context manager."""
 
     def __init__(
-        self, key: bytes, length: int, *, data: bytes | None = None, file: FileIO | None = None
+        self,
+        key: bytes,
+        length: int,
+        *,
+        data: bytes | None = None,
+        file: FileIO | None = None,
+        sound: set[bytes] | None = None,
     ) -> None:
+        """:param sound: keys of the files known to hold what they should; a file found sound is added."""
+        self._sound = sound
         self.key = key
         self.length = length
         self.data = data
@@ -191,15 +201,22 @@ class BlobSource:
     ) -> Iterator[bytes]:
         """The same, piece by piece.
 
-        :raises InternalError: the file became shorter, or the disk can't be read.
+        :raises InternalError: the file became shorter or holds something else, or the disk can't be read.
         """
         stop = self.length if length is None else start + length
         if not 0 <= start <= stop <= self.length:
             raise ValueError(f"bytes {start} to {stop} of {self.length}")
+        is_whole = start == 0 and stop == self.length
+        check = self._sound is not None and self.key not in self._sound and is_whole
+        found = hashlib.sha256(usedforsecurity=False)
         while start < stop:
             chunk = self._read_at(start, min(chunk_bytes, stop - start))
-            yield chunk
             start += len(chunk)
+            if check:
+                found.update(chunk)
+                if start == stop:
+                    self._judge(found.digest())
+            yield chunk
 
     def gunzipped(self, chunk_bytes: int = CHUNK_BYTES) -> Iterator[bytes]:
         """The decoded bytes of a gzip-encoded body, in pieces of at most `chunk_bytes` however well it was
@@ -223,6 +240,12 @@ class BlobSource:
             yield rest
         if not inflate.eof:
             raise InternalError(f"attachment body {self.key.hex()} is not valid gzip")
+
+    def _judge(self, found: bytes) -> None:
+        assert self._sound is not None
+        if found != self.key:
+            raise InternalError(f"attachment body {self.key.hex()} is damaged: it holds something else")
+        self._sound.add(self.key)
 
     def _read_at(self, start: int, length: int) -> bytes:
         if self._file is None:

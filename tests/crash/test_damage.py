@@ -14,7 +14,7 @@ from couchlite import Database, DataDirectoryError, Server
 from couchlite.lmdb_pages import is_truncated
 
 from ..shell.running import refused, served
-from .client import Client
+from .client import Client, Lost
 
 BYTES = bytes(range(256)) * 400
 PAGE_BYTES = os.sysconf("SC_PAGESIZE")
@@ -35,7 +35,7 @@ def _flip(path: Path) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-@pytest.mark.parametrize("damage", [_truncate, Path.unlink], ids=["truncated", "missing"])
+@pytest.mark.parametrize("damage", [_truncate, _flip, Path.unlink], ids=["truncated", "a bit", "missing"])
 def test_a_damaged_attachment_is_told_and_nothing_else_is_affected(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
@@ -62,13 +62,18 @@ def test_a_damaged_attachment_is_told_and_nothing_else_is_affected(
         assert "Traceback" not in server.output
 
 
-def test_a_flipped_bit_of_an_attachment_is_found_by_a_deep_check(tmp_path: Path) -> None:
+def test_the_end_of_a_damaged_body_never_comes(tmp_path: Path) -> None:
+    """A long one is on its way already when the damage is found: no client takes it for whole."""
     with served(tmp_path, "--workers", "1") as server, Client(server.port) as client:
-        _store_attachments(client)
-    [file] = (tmp_path / "data").glob("db/*/blobs/[0-9a-f][0-9a-f]/*")
-    _flip(file)
-    [problem] = _problems(tmp_path / "data")
-    assert "large" in problem and "is damaged" in problem
+        assert client.ask("PUT", "/a").status == 201
+        pieces = [os.urandom(1_000_000)] * 5
+        assert client.ask("PUT", "/a/doc/large", pieces=pieces).status == 201
+        [file] = (tmp_path / "data").glob("db/*/blobs/[0-9a-f][0-9a-f]/*")
+        _flip(file)
+        with pytest.raises(Lost):
+            client.ask("GET", "/a/doc/large")
+        [problem] = _problems(tmp_path / "data")
+        assert "large" in problem and "is damaged" in problem
 
 
 def _store_attachments(client: Client) -> str:

@@ -173,7 +173,9 @@ def test_a_long_text_that_shrinks_below_the_limit_is_kept_in_the_database(home: 
     assert home.files() == []
 
 
-@pytest.mark.parametrize("data", [gzip.compress(b"precompressed"), b"not gzip at all"])
+@pytest.mark.parametrize(
+    "data", [gzip.compress(b"precompressed"), b"not gzip at all"], ids=["gzip", "something else"]
+)
 def test_what_comes_gzip_encoded_is_kept_as_it_is(home: Home, data: bytes) -> None:
     staged = home.blobs.stage_bytes(data, "text/plain", "gzip")
     home.adopt(staged)
