@@ -18,8 +18,10 @@ import pytest
 from .device import HERE, Device
 from .site import Site, site
 
-INSTALLED = HERE / "node_modules" / ".package-lock.json"
 LOCK_FILE = HERE / "package-lock.json"
+INSTALLED = HERE / "node_modules" / ".installed"
+"""A copy of the lock file that node_modules was made from; .ci/setup leaves one too."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 def missing(reason: str) -> NoReturn:
@@ -35,7 +37,7 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> None:
         missing("the clients need Node and npm (https://nodejs.org)")
     with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several processes may run the tests
-        if INSTALLED.exists() and INSTALLED.stat().st_mtime >= LOCK_FILE.stat().st_mtime:
+        if INSTALLED.exists() and INSTALLED.read_bytes() == LOCK_FILE.read_bytes():
             return
         # No install scripts: the packages bring their binaries along.
         install = subprocess.run(
@@ -43,16 +45,16 @@ def clients(tmp_path_factory: pytest.TempPathFactory) -> None:
         )
         if install.returncode:
             missing(f"npm could not install the clients: {install.stderr.strip()}")
-        os.utime(INSTALLED)
+        shutil.copyfile(LOCK_FILE, INSTALLED)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Chromium's program."""
-    program = shutil.which("chromium")
-    if program is None:
-        missing("there is no program `chromium` (Debian and Ubuntu: apt-get install chromium)")
-    return program
+    found = [program for program in map(shutil.which, BROWSERS) if program is not None]
+    if not found:
+        missing("there is no Chromium (Debian: apt-get install chromium)")
+    return found[0]
 
 
 @pytest.fixture(name="site")
