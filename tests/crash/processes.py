@@ -65,6 +65,12 @@ def compact(database: Database) -> None:
         print("compacted", flush=True)
 
 
+def read(database: Database) -> None:
+    with database.snapshot():
+        print("reading", flush=True)
+        signal.pause()
+
+
 def main() -> None:
     kind, directory, name = sys.argv[1:]
     with Server(directory) as server:
@@ -72,8 +78,10 @@ def main() -> None:
         print("ready", flush=True)
         if kind == "write":
             write(database, name)
-        else:
+        elif kind == "compact":
             compact(database)
+        else:
+            read(database)
 
 
 if __name__ == "__main__":
