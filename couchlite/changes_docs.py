@@ -29,18 +29,22 @@ class DocOptions:
     """With `_conflicts`, where there are any."""
     encoding_info: bool = False
     """With the encodings of attachments."""
+    deleted_conflicts: bool = False
+    """With `_deleted_conflicts`, where there are any."""
+    local_seq: bool = False
+    """With `_local_seq`."""
 
 
 def winner_texts(snapshot: Snapshot, columns: SeqColumns, options: DocOptions) -> list[bytes]:
     """The winners of as many changes, from the first one on, as fit into a page."""
     deleted = records.DELETED
-    special = records.CONFLICTED if options.conflicts else 0
+    special = _special_flags(options)
     ids, revs = jsontext.escape_all(columns.ids), jsontext.escape_all(columns.revs)
     bodies = snapshot.plain_bodies([records.u64(number) for number in columns.bodies])
     texts: list[bytes] = []
     size = 0
     for flags, rev, doc_id, body in zip(columns.flags, revs, ids, bodies, strict=False):
-        if body is None or flags & special:
+        if body is None or flags & special or options.local_seq:
             revision, meta = winner(snapshot, columns, len(texts), options)
             text = render(revision, meta, options)
         elif flags & deleted:
@@ -55,6 +59,13 @@ def winner_texts(snapshot: Snapshot, columns: SeqColumns, options: DocOptions) -
         if size >= PAGE_BYTES:
             break
     return texts
+
+
+def _special_flags(options: DocOptions) -> int:
+    """Of documents that are more than their winners' bodies."""
+    if options.deleted_conflicts:
+        return records.BRANCHED
+    return records.CONFLICTED if options.conflicts else 0
 
 
 def texts_with_paths(snapshot: Snapshot, columns: SeqColumns) -> list[bytes | None]:
@@ -77,11 +88,20 @@ def winner(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions
 
 
 def conflicts(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions) -> Meta:
-    """`_conflicts` of a change's document, if they are to be shown and there are any."""
-    if not options.conflicts or not columns.flags[at] & records.CONFLICTED:
-        return ()
-    leaves = _document(snapshot, columns.ids[at]).leaves()
-    return [("_conflicts", [str(leaf.rev) for leaf in leaves[1:] if not leaf.info.deleted])]
+    """The members that tell of other leaves of a change's document, and of its sequence: those that are to be
+    shown, if there is anything to tell."""
+    found: list[tuple[str, Any]] = []
+    if columns.flags[at] & _special_flags(options):
+        losers = _document(snapshot, columns.ids[at]).leaves()[1:]
+        living = [str(leaf.rev) for leaf in losers if not leaf.info.deleted]
+        dead = [str(leaf.rev) for leaf in losers if leaf.info.deleted]
+        if options.conflicts and living:
+            found.append(("_conflicts", living))
+        if options.deleted_conflicts and dead:
+            found.append(("_deleted_conflicts", dead))
+    if options.local_seq:
+        found.append(("_local_seq", columns.seqs[at]))
+    return found
 
 
 def leaves(snapshot: Snapshot, doc_id: bytes, *, only_winner: bool) -> Iterator[Revision]:

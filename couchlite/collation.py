@@ -93,6 +93,9 @@ def tokens(value: Any) -> Iterator[Any]:
             yield item
 
 
+_ICU_RUNTIME = (9 << 4) + 9
+"""The versions of ICU's collation data builder and of its reader, which have not changed since 2014."""
+
 # A rank is also the first byte of a key. The end of a container sorts before whatever else could stand there.
 _END, _NULL, _BOOLEAN, _NUMBER, _STRING, _ARRAY, _OBJECT = range(7)
 _RANK: dict[type, int] = {
@@ -115,6 +118,15 @@ def _compare_tokens(left: Any, right: Any, rank: int) -> int:
     if rank in (_NUMBER, _BOOLEAN):
         return int(left > right) - int(left < right)
     return 0
+
+
+def version() -> str:
+    """ICU's name for its order of strings (ucol_getVersion); what stores sort keys must be rebuilt when it
+    changes."""
+    import icu
+
+    major, minor = icu.UNICODE_VERSION.split(".")[:2]
+    return f"{_ICU_RUNTIME}.{(int(major) << 3) + int(minor)}"
 
 
 @cache

@@ -38,6 +38,7 @@ from .edits import Result
 from .engine import Space
 from .errors import NotFound
 from .feed import Feed
+from .index import Indexes
 from .records import State
 from .revision import Rev
 from .snapshot import Snapshot
@@ -47,6 +48,7 @@ from .writer import Writer, WriteTxn
 
 STORE_DIRECTORY = "store.mdb"
 BLOBS_DIRECTORY = "blobs"
+INDEX_DIRECTORY = "index"
 DEFAULT_SECURITY: dict[str, Any] = {
     "members": {"roles": ["_admin"]},
     "admins": {"roles": ["_admin"]},
@@ -98,6 +100,7 @@ class Database:
         self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
         self.blobs = BlobStore(path / BLOBS_DIRECTORY)
         self.blobs.remove_dead_uploads()
+        self.indexes = Indexes(path / INDEX_DIRECTORY)
         with engine.read() as reader:
             state = State.decode(reader.get(Space.META, records.STATE_KEY))
         feed.moved(state.update_seq)

@@ -23,6 +23,8 @@ gives for it; http_api turns it into a response in one place. Embedded users cat
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class CouchliteError(Exception):
     """Base of all; `status` is an HTTP status, `error` CouchDB's error word, `reason` its text."""
@@ -38,6 +40,8 @@ class CouchliteError(Exception):
         if error is not None:
             self.error = error
         self.headers = headers or {}
+        self.members: dict[str, Any] = {}
+        """Members of a response beside error and reason."""
         super().__init__(f"{self.error}: {self.reason}")
 
 

@@ -111,6 +111,13 @@ def new_rev(
     return Rev(generation, md5(b"".join(terms), usedforsecurity=False).digest())
 
 
+def external_term(value: Any) -> bytes:
+    """A JSON value in Erlang's external term format, as CouchDB hashes values: minor version 1."""
+    terms: list[bytes] = []
+    _append_body(terms, {"": value})
+    return b"".join((b"\x83", *terms[2:-1]))
+
+
 # Erlang's external term format: a tag byte, sizes big-endian.
 
 _SMALL_INTEGER, _INTEGER, _SMALL_BIG, _LARGE_BIG = 97, 98, 110, 111

@@ -19,6 +19,7 @@ from .disk import storage_failure
 from .doorbell import Doorbell
 from .engine import Space
 from .errors import DatabaseNotFound, DataDirectoryError, InsufficientStorage
+from .index import Indexes
 from .records import SECURITY_KEY, from_u64, u64
 from .storage import LmdbEnvironment
 from .uuids import Uuids
@@ -32,6 +33,9 @@ ENTRIES_KEPT_MAX = 10_000
 """Names of databases remembered with their entries."""
 
 _CATALOG_MOVED = bytes(16)
+
+_Files = tuple[str, Indexes, Writer, LmdbEnvironment]
+"""What is to be closed when nobody uses a database any more, and its uuid."""
 
 log = logging.getLogger("couchlite")
 
@@ -58,7 +62,7 @@ class Server:
         self._files_open: set[str] = set()
         # A Database may be let go by the garbage collector, in any thread and at any moment, also while that
         # thread holds a lock that closing needs; so a thread of its own closes the files.
-        self._let_go: queue.SimpleQueue[tuple[str, Writer, LmdbEnvironment] | None] = queue.SimpleQueue()
+        self._let_go: queue.SimpleQueue[_Files | None] = queue.SimpleQueue()
         self._closer = threading.Thread(target=self._close_what_is_let_go, name="closer", daemon=True)
         self._closer.start()
         self._unlogged: set[str] = set()
@@ -136,7 +140,7 @@ class Server:
         self._doorbell.close()
         for database in list(self._open.values()):
             database.mark_gone()
-            self._close_files(database.uuid, database.writer, database.engine)
+            self._close_files(database.uuid, database.indexes, database.writer, database.engine)
         self._log_updates()
         self._recent.clear()
         self._let_go.put(None)
@@ -191,7 +195,7 @@ class Server:
                 raise
             self._files_open.add(entry.uuid)
             self._open[entry.uuid] = database
-            files = (entry.uuid, database.writer, database.engine)
+            files = (entry.uuid, database.indexes, database.writer, database.engine)
             weakref.finalize(database, self._let_go.put, files)
             if not self._lists(entry.name, entry.uuid):  # deleted already: nobody will tell
                 database.mark_gone()
@@ -201,8 +205,9 @@ class Server:
         while (files := self._let_go.get()) is not None:
             self._close_files(*files)
 
-    def _close_files(self, uuid: str, writer: Writer, engine: LmdbEnvironment) -> None:
+    def _close_files(self, uuid: str, indexes: Indexes, writer: Writer, engine: LmdbEnvironment) -> None:
         """Nobody uses a Database any more."""
+        indexes.close()
         writer.close()
         engine.close()
         with self._files:

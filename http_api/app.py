@@ -44,6 +44,7 @@ from . import (
     root,
     session,
     updates,
+    views,
 )
 from .access import administered_database, anyone, authenticated, database_admin, member, server_admin
 from .access_log import AccessLog
@@ -145,7 +146,8 @@ DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
         member, "PUT,GET", {"GET": databases.get_revs_limit, "PUT": databases.put_revs_limit}
     ),
     ("_ensure_full_commit",): Route(member, "POST", {"POST": databases.ensure_full_commit}),
-    ("_view_cleanup",): Route(database_admin, "POST", {"POST": databases.view_cleanup}),
+    ("_view_cleanup",): Route(database_admin, "POST", {"POST": views.clean_up}),
+    ("_temp_view",): Route(member, "POST", {"POST": views.no_temporary_view}),
     ("_purge",): Route(administered_database, "POST", {"POST": databases.purge}),
     ("_purged_infos",): Route(member, "GET", {"GET": databases.purged_infos}),
     ("_purged_infos_limit",): Route(
@@ -183,7 +185,11 @@ ATTACHMENT = Route(
 )
 
 # /{db}/_design/{name}/{action}/...: any other action is an attachment's name
-DESIGN_ROUTES: dict[str, Route] = {}
+DESIGN_ROUTES: dict[str, Route] = {
+    "_view": Route(member, "GET,POST,HEAD", {"GET": views.view, "POST": views.view}),
+    "_info": Route(member, "GET", {"GET": views.info}),
+}
+VIEW_QUERIES = Route(member, "POST", {"POST": views.queries})
 
 
 _ESCAPED_DESIGN = re.compile("_design%2f", re.IGNORECASE)
@@ -287,6 +293,8 @@ def _underscore_route(request: Request, second: str, rest: list[str]) -> Route:
     if route is not None:
         return route
     if second == "_design" and rest:
+        if len(rest) == 4 and rest[1] == "_view" and rest[3] == "queries":
+            return VIEW_QUERIES
         if len(rest) > 1 and rest[1] in DESIGN_ROUTES:
             return DESIGN_ROUTES[rest[1]]
         return _document_route(request, f"_design/{rest[0]}", rest[1:])

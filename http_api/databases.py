@@ -18,7 +18,7 @@ from couchlite.revision import Rev
 from couchlite.security import validate
 from couchlite.server import Server
 
-from . import response
+from . import response, views
 from .access import may_change_settings
 from .request import Request, encode, is_text
 
@@ -152,8 +152,7 @@ async def compact(request: Request) -> web.StreamResponse:
     request.require_json_type()
     database = request.database()
     if len(request.segments) > 2:
-        with database.snapshot() as snapshot:
-            snapshot.winner(f"_design/{request.segments[2]}")
+        views.compact(request, request.segments[2])
     else:
         database.compact(_retention(request)).add_done_callback(
             lambda done: _log_failure(request.server, database, done)
@@ -178,10 +177,6 @@ def _log_failure(server: Server, database: Database, done: Future[Any]) -> None:
         logger.error("the compaction of %r failed: %s", database.name, error.reason)
     else:
         logger.error("the compaction of %r failed", database.name, exc_info=error)
-
-
-async def view_cleanup(request: Request) -> web.StreamResponse:
-    return response.json(request, 202, {"ok": True})
 
 
 async def purge(request: Request) -> web.StreamResponse:

@@ -34,7 +34,8 @@ async def answer(request: Request, error: Exception) -> web.StreamResponse:
     if request.response is not None:
         return await _cut(request, request.response, known)
     status, headers = _challenge(request, known)
-    reply = response.json(request, status, {"error": known.error, "reason": shown(known.reason)}, headers)
+    told = {"error": known.error, "reason": shown(known.reason), **known.members}
+    reply = response.json(request, status, told, headers)
     if request.awaits_continue and not request.raw.content.is_eof():
         # The client was never told to send its body and must not be waited for.
         reply.force_close()

@@ -116,7 +116,7 @@ class _Listing:
         self._stream = stream
         self._namespace = namespace
         self._options = options
-        self._doc_options = DocOptions(options.conflicts, options.att_encoding_info)
+        self._doc_options = DocOptions(bool(options.conflicts), options.att_encoding_info)
         encoding_info = {"att_encoding_info"} if options.att_encoding_info else set()
         self._data_options = documents.Options(flags=frozenset({"attachments"} | encoding_info))
         self._hides = not request.principal.is_admin and user_documents.concerns(request)

@@ -71,11 +71,14 @@ class Whole(web.StreamResponse):
         await request.writer.drain()
         return None
 
+    def _say_where_it_ends(self, fields: dict[str, str]) -> None:
+        fields["Content-Length"] = str(len(self._bytes))
+
     def _head(self, request: web.BaseRequest) -> bytes:
         fields = self._fields
         fields["Date"] = _date()
         if self._status not in (204, 304):
-            fields["Content-Length"] = str(len(self._bytes))
+            self._say_where_it_ends(fields)
         if not self._keep_alive:
             fields["Connection"] = "close"
         elif request.version < (1, 1):
@@ -85,6 +88,16 @@ class Whole(web.StreamResponse):
             raise ValueError("a line break in a header")
         # What a header of the request is repeated in goes back byte for byte.
         return f"{head}\r\n".encode("utf-8", "surrogateescape")
+
+
+class WholeInOneChunk(Whole):
+    """The same, in chunks, as a client of CouchDB expects rows."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        super().__init__(status, headers, b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+
+    def _say_where_it_ends(self, fields: dict[str, str]) -> None:
+        fields["Transfer-Encoding"] = "chunked"
 
 
 def json(request: Request, status: int, value: Any, headers: Headers | None = None) -> Whole:
@@ -188,7 +201,7 @@ class Stream:
         return await stream.end(b"\\r\\n]}\\n")
     """
 
-    __slots__ = ("_pieces", "_request", "_response", "_size")
+    __slots__ = ("_headers", "_pieces", "_request", "_response", "_size", "_status")
 
     def __init__(
         self,
@@ -204,7 +217,9 @@ class Stream:
         if length is not None:
             complete["Content-Length"] = str(length)
         self._request = request
-        self._response = web.StreamResponse(status=status, headers=complete)
+        self._status = status
+        self._headers = complete
+        self._response: web.StreamResponse | None = None  # once it has begun
         self._pieces: list[bytes] = []
         self._size = 0
 
@@ -223,33 +238,41 @@ class Stream:
 
     async def flush(self) -> None:
         """Send what was gathered, the headers too if they have not left yet."""
-        if self._request.response is None:
-            await self._begin()
+        response = self._response or await self._begin()
         if self._pieces:
             body = b"".join(self._pieces)
             self._pieces.clear()
             self._size = 0
-            await self._response.write(body)
+            await response.write(body)
 
     async def end(self, piece: bytes = b"") -> web.StreamResponse:
         """Send the rest and the end of the body; returns what the handler must return."""
         self._add(piece)
+        if self._response is None and self._is_chunked:
+            return WholeInOneChunk(self._status, self._headers, b"".join(self._pieces))
         await self.flush()
+        assert self._response is not None
         await self._response.write_eof()
         return self._response
 
+    @property
+    def _is_chunked(self) -> bool:
+        """HTTP/1.0 knows no chunks."""
+        return "Content-Length" not in self._headers and self._request.raw.version >= (1, 1)
+
     def _add(self, piece: bytes) -> None:
         if self._request.is_head:
-            raise HeadAnswered(self._response)
+            raise HeadAnswered(web.StreamResponse(status=self._status, headers=self._headers))
         if piece:
             self._pieces.append(piece)
             self._size += len(piece)
 
-    async def _begin(self) -> None:
-        self._request.response = self._response
-        if "Content-Length" not in self._response.headers:
-            if self._request.raw.version < (1, 1):
-                self._response.force_close()  # HTTP/1.0 knows no chunks: the connection's end is the body's
-            else:
-                self._response.enable_chunked_encoding()
-        await self._response.prepare(self._request.raw)
+    async def _begin(self) -> web.StreamResponse:
+        response = web.StreamResponse(status=self._status, headers=self._headers)
+        self._response = self._request.response = response
+        if self._is_chunked:
+            response.enable_chunked_encoding()
+        elif "Content-Length" not in self._headers:
+            response.force_close()  # the connection's end is the body's
+        await response.prepare(self._request.raw)
+        return response

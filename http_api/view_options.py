@@ -47,7 +47,7 @@ class ViewOptions:
     skip: int = 0
     inclusive_end: bool = True
     include_docs: bool = False
-    conflicts: bool = False
+    conflicts: bool | None = None
     attachments: bool = False
     att_encoding_info: bool = False
     reduce: bool | None = None
@@ -117,16 +117,37 @@ class ViewOptions:
 
     def validate_as_map(self) -> None:
         """For a listing, or a view without its reduce function. :raises QueryParseError:"""
-        if self.group is False and self.group_level:
-            raise QueryParseError("Can't specify group=false and group_level>0 at the same time")
+        self._check_grouping()
         if self.reduce:
             raise QueryParseError("Reduce is invalid for map-only views.")
+        self._check_keys()
+        if self.group_level or self.is_grouped_by_key:
+            raise QueryParseError("Invalid use of grouping on a map view.")
+
+    def validate_as_reduce(self) -> None:
+        """For a view with its reduce function. :raises QueryParseError:"""
+        self._check_grouping()
+        if isinstance(self.keys, list) and not self.is_grouped_by_key:
+            raise QueryParseError("Multi-key fetches for reduce views must use `group=true`")
+        self._check_keys()
+        if self.include_docs:
+            raise QueryParseError("`include_docs` is invalid for reduce")
+        if self.conflicts is not None:
+            raise QueryParseError("`conflicts` is invalid for reduce views.")
+
+    @property
+    def is_grouped_by_key(self) -> bool:
+        return bool(self.group) and self.group_level is None
+
+    def _check_grouping(self) -> None:
+        if self.group is False and self.group_level:
+            raise QueryParseError("Can't specify group=false and group_level>0 at the same time")
+
+    def _check_keys(self) -> None:
         if self.keys is not None and not isinstance(self.keys, list):
             raise QueryParseError("`keys` must be an array of strings.")
         if self.keys and not self._keys_alone():
             raise QueryParseError("`keys` is incompatible with `key`, `start_key` and `end_key`")
-        if self.group_level or (self.group and self.group_level is None):
-            raise QueryParseError("Invalid use of grouping on a map view.")
 
     def _keys_alone(self) -> bool:
         """A list of one key may come with the same key once more."""
@@ -163,6 +184,26 @@ async def read_options(request: Request) -> ViewOptions:
         options.keys = json_value(keys)
         if not isinstance(options.keys, list):
             raise BadRequest("`keys` parameter must be an array.")
+    options.read_query(request.query)
+    return options
+
+
+async def read_view_options(request: Request) -> ViewOptions:
+    """The options of a view, where a list of one key is the same as that key.
+
+    :raises BadRequest: as `read_options`.
+    """
+    options = ViewOptions()
+    if request.method == "POST":
+        request.require_json_type()
+        body = await request.json_object()
+        if "queries" in body:
+            if not isinstance(body["queries"], list):
+                raise BadRequest("`queries` member must be an array.")
+            raise BadRequest("The `queries` parameter is no longer supported at this endpoint")
+        if "keys" in body and not isinstance(body["keys"], list):
+            raise BadRequest("`keys` member must be an array.")
+        options.read_body(body)
     options.read_query(request.query)
     return options
 

@@ -27,8 +27,8 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 
-LOAD, COMPILE, FILTER, FILTER_VIEW, VALIDATE = range(5)
-COMMANDS = ("load", "compile", "filter", "filter_view", "validate")
+LOAD, COMPILE, FILTER, FILTER_VIEW, VALIDATE, MAP, REDUCE = range(7)
+COMMANDS = ("load", "compile", "filter", "filter_view", "validate", "map", "reduce")
 
 REQUEST_HEAD = struct.Struct("!BI16s")
 ANSWER_HEAD = struct.Struct("!BI")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..errors import BadRequest, Conflict, CouchliteError, Forbidden, InternalError, NotFound, Unauthorized
 from ..jsontext import dumps, loads
-from .child import COMPILE, FILTER, FILTER_VIEW, VALIDATE
+from .child import COMPILE, FILTER, FILTER_VIEW, MAP, REDUCE, VALIDATE
 from .design import Design
 from .pool import ChildPool
 from .process import ChildLost, Limits
@@ -26,6 +26,14 @@ BATCH_BYTES_MAX = 1024 * 1024
 
 Document = bytes | dict[str, Any]
 """The JSON text of an object, or the object."""
+
+Row = list[Any]
+"""A key and a value."""
+Group = tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]
+"""What is to be reduced, in order: rows, partial reductions, rows; as JSON texts."""
+# What CouchDB sends around rows, and how much less than our text for each of them.
+_REDUCE_FRAME_LENGTH = 17
+_ROW_SURPLUS_LENGTH = 16
 
 _T = TypeVar("_T")
 # What may be exceeded by what was kept from earlier calls.
@@ -105,6 +113,28 @@ class FunctionPool:
             None if judgement is None else self._refusal(function, judgement, document)
             for judgement, document in zip(found, documents, strict=True)
         ]
+
+    async def map_docs(self, design: Design, documents: Sequence[bytes]) -> list[list[Row]]:
+        """The rows that the function `map` of a design emits for each of the documents.
+
+        A document for which it throws has none; that is logged.
+        """
+        function = _Function(design, ("map",))
+        return await self._ask_of_each(function, MAP, b"docs", documents, b"", documents, _rows)
+
+    async def reduce_groups(
+        self, design: Design, groups: Sequence[Group], *, finish: bool, limit: bool
+    ) -> list[Any]:
+        """The reduction of each group by the function `reduce` of a design.
+
+        :param finish: the results are to be shown: the function sees each of them once more.
+        :param limit: a result must be shorter than what went into it; else it is an object with one member,
+            `reduce_overflow_error`.
+        """
+        function = _Function(design, ("reduce",))
+        tail = b',"finish":%b,"limit":%b' % (dumps(finish), dumps(limit))
+        texts = [_group_text(group) for group in groups]
+        return await self._ask_of_each(function, REDUCE, b"groups", texts, tail, (), _reductions)
 
     async def check_views(self, design: Design) -> None:
         """Compile the functions of all views.
@@ -229,7 +259,39 @@ def _judgements(answer: _Answer) -> Sequence[_Answer | None]:
     return found
 
 
+def _rows(answer: _Answer) -> Sequence[list[Row]]:
+    found = answer.get("rows")
+    if not isinstance(found, list):
+        return ()
+    for rows in found:
+        if type(rows) is not list:
+            return ()
+        for row in rows:
+            if type(row) is not list or len(row) != 2:
+                return ()
+    return found
+
+
+def _group_text(group: Group) -> bytes:
+    left, partials, right = group
+    quoted = dumps([partial.decode() for partial in partials])
+    sizes = (_size(left), _size(right))
+    return b"[[%b],%b,[%b],%d,%d]" % (b",".join(left), quoted, b",".join(right), *sizes)
+
+
+def _size(rows: Sequence[bytes]) -> int:
+    """Of the line by which CouchDB asks for a reduction."""
+    return _REDUCE_FRAME_LENGTH + sum(map(len, rows)) - _ROW_SURPLUS_LENGTH * len(rows)
+
+
+def _reductions(answer: _Answer) -> Sequence[Any]:
+    found = answer.get("reductions")
+    return found if isinstance(found, list) else ()
+
+
 def _which(documents: Sequence[Document], index: object) -> str:
+    if not documents:
+        return "some rows"
     if len(documents) == 1:
         index = 0
     if not isinstance(index, int) or not 0 <= index < len(documents):

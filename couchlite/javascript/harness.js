@@ -22,7 +22,7 @@
   const { apply } = Reflect;
   const { isArray } = Array;
   const { now } = Date;
-  const { create, getPrototypeOf } = Object;
+  const { create, freeze, getPrototypeOf } = Object;
   const toText = String;
   const { slice, split, trim } = String.prototype;
   const global = globalThis;
@@ -32,35 +32,41 @@
   const LOG_LINES_MAX = 100;
   const LOG_LINE_LENGTH_MAX = 1000;
   const REASON_LENGTH_MAX = 64 * 1024;
+  const REREDUCE_FRAME_LENGTH = 19; // of what CouchDB sends around the values
+  const REDUCTION_LENGTH_UNCHECKED = 4096; // up to here a reduction may be as long as its input
 
   let design; // the design document
   let path; // of the function in it
   let compiled; // the function, once it was needed
   let at = 0; // the document of the batch that is being worked on
   let emitted = false;
+  let emissions; // pairs of a key and a value, while they are wanted
   let logged = ""; // the inside of a JSON array
   let loggedLines = 0;
   const modules = create(null); // what was required, by its path
 
   // What functions are given
 
-  global.emit = function (_key, _value) {
+  global.emit = function (key, value) {
     emitted = true;
+    if (emissions !== undefined) emissions[emissions.length] = [key, withoutStack(value)];
   };
   global.sum = function (values) {
     let total = 0;
     for (const index in values) total += values[index];
     return total;
   };
-  global.log = function (message) {
-    if (loggedLines++ >= LOG_LINES_MAX) return;
-    const line = typeof message === "string" ? message : stringify(withoutStack(message));
-    logged += (logged ? "," : "") + quote(line, LOG_LINE_LENGTH_MAX);
-  };
+  global.log = log;
   global.toJSON = stringify;
   global.isArray = isArray;
   global.require = (name) => requireFrom(undefined, name);
   delete global.performance; // a clock that CouchDB doesn't have
+
+  function log(message) {
+    if (loggedLines++ >= LOG_LINES_MAX) return;
+    const line = typeof message === "string" ? message : stringify(withoutStack(message));
+    logged += (logged ? "," : "") + quote(line, LOG_LINE_LENGTH_MAX);
+  }
 
   function withoutStack(value) {
     const isError = typeof value === "object" && value !== null && "stack" in value && "message" in value;
@@ -271,6 +277,80 @@
     }
   }
 
+  // What a map or reduce function throws is logged, and its result is nothing; unless it wants it otherwise.
+  function logViewError(error, where) {
+    throwIfOutOfMemory(error);
+    if (error === "fatal_error") throw ["error", "map_runtime_error", "function raised 'fatal_error'"];
+    if (error instanceof OutOfMemory || (isArray(error) && error[0] === "fatal")) throw error;
+    log("function raised exception " + textOf(error) + where);
+  }
+
+  // The rows that a document has, as JSON. It can't be changed by the function, as in CouchDB, where other
+  // functions may see it, too.
+  function rowsOf(map, doc) {
+    emissions = [];
+    freezeAll(doc);
+    try {
+      map(doc);
+      return stringify(emissions);
+    } catch (error) {
+      logViewError(error, " with doc._id " + doc._id);
+      return "[]";
+    }
+  }
+
+  function freezeAll(value) {
+    const pending = [value];
+    for (let count = 1; count > 0; ) {
+      const one = pending[--count];
+      for (const name in one) {
+        const member = one[name];
+        if (typeof member === "object" && member !== null) pending[count++] = member;
+      }
+      freeze(one);
+    }
+  }
+
+  // The reduction of some values, as JSON. `size` is what CouchDB would have sent to have it computed.
+  function reduction(reduce, keys, values, rereduce, size, limit) {
+    let value = null;
+    try {
+      value = reduce(keys, values, rereduce);
+    } catch (error) {
+      logViewError(error, "");
+    }
+    const text = stringify([value]);
+    if (limit && text.length > REDUCTION_LENGTH_UNCHECKED && text.length * 2 > size) {
+      const message =
+        "Reduce output must shrink more rapidly: input size: " + size + " output size: " + text.length;
+      return stringify({ reduce_overflow_error: message });
+    }
+    return apply(slice, text, [1, -1]);
+  }
+
+  function reductionOfRows(reduce, rows, size, limit) {
+    const keys = [];
+    const values = [];
+    for (let index = 0; index < rows.length; index++) {
+      keys[index] = [rows[index].key, rows[index].id];
+      values[index] = rows[index].value;
+    }
+    return reduction(reduce, keys, values, false, size, limit);
+  }
+
+  // Of partial reductions, given as JSON. One that is an error is the result.
+  function reductionOfTexts(reduce, texts, limit) {
+    const values = [];
+    let size = REREDUCE_FRAME_LENGTH;
+    for (let index = 0; index < texts.length; index++) {
+      const value = parse(texts[index]);
+      if (typeof value === "object" && value !== null && value.reduce_overflow_error) return texts[index];
+      values[index] = value;
+      size += texts[index].length + 1;
+    }
+    return reduction(reduce, null, values, true, size, limit);
+  }
+
   const commands = {
     __proto__: null,
 
@@ -297,6 +377,38 @@
         map(doc);
         return emitted;
       });
+    },
+
+    map({ docs }) {
+      const map = theFunction();
+      const end = now() + batchMs;
+      let rows = "";
+      for (at = 0; at < docs.length; at++) {
+        rows += (at ? "," : "") + rowsOf(map, docs[at]);
+        if (now() > end) break;
+      }
+      return '"rows":[' + rows + "]";
+    },
+
+    // A group is rows, partial reductions (each as JSON) and rows again, in order, and the sizes of both sorts
+    // of rows. A result that is finished went through the function once more, as in CouchDB, where shards are
+    // put together so.
+    reduce({ groups, finish, limit }) {
+      const reduce = theFunction();
+      const end = now() + batchMs;
+      let found = "";
+      for (at = 0; at < groups.length; at++) {
+        const [left, partials, right, leftSize, rightSize] = groups[at];
+        const texts = [];
+        if (left.length) texts[0] = reductionOfRows(reduce, left, leftSize, limit);
+        for (let index = 0; index < partials.length; index++) texts[texts.length] = partials[index];
+        if (right.length) texts[texts.length] = reductionOfRows(reduce, right, rightSize, limit);
+        let text = texts.length === 1 ? texts[0] : reductionOfTexts(reduce, texts, limit);
+        if (finish) text = reductionOfTexts(reduce, [text], limit);
+        found += (at ? "," : "") + text;
+        if (now() > end) break;
+      }
+      return '"reductions":[' + found + "]";
     },
 
     // Each pair of a new document and the old one is judged for the same user, whom no judgement may change.

@@ -22,8 +22,8 @@ class FunctionThread:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.pool = FunctionPool(limits)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="functions", daemon=True)
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="functions", daemon=True)
         self._thread.start()
 
     def __enter__(self) -> FunctionThread:
@@ -34,10 +34,10 @@ class FunctionThread:
 
     def run(self, call: Coroutine[Any, Any, _T]) -> _T:
         """Wait for a call of the pool's; from any thread."""
-        return asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        return asyncio.run_coroutine_threadsafe(call, self.loop).result()
 
     def close(self) -> None:
         self.run(self.pool.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
-        self._loop.close()
+        self.loop.close()

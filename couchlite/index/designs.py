@@ -1,0 +1,65 @@
+"""The views of a database's design documents, read once for each of their revisions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from .. import records
+from ..document import render
+from ..errors import NotFound
+from ..jsontext import loads
+from ..records import State
+from .definition import DesignViews
+
+if TYPE_CHECKING:
+    from ..database import Database
+    from ..snapshot import Snapshot
+
+
+class Found(NamedTuple):
+    """A design document, and what its database was at the same moment."""
+
+    views: DesignViews
+    state: State
+
+
+_Known = dict[str, tuple[bytes, DesignViews]]
+_cache: WeakKeyDictionary[Database, _Known] = WeakKeyDictionary()
+
+
+def find(database: Database, doc_id: str) -> Found:
+    """The views of the design document with that id. :raises NotFound: "missing" or "deleted"."""
+    with database.snapshot() as snapshot:
+        return Found(_views(database, snapshot, doc_id), snapshot.state())
+
+
+def all_of(database: Database) -> list[DesignViews]:
+    """Those of all design documents."""
+    found = []
+    start: bytes | None = b"_design/"
+    while start is not None:
+        with database.snapshot() as snapshot:
+            page = snapshot.docs(start, b"_design0")
+            found += [_views(database, snapshot, doc_id.decode()) for doc_id in page.ids]
+        start = page.resume
+    return found
+
+
+def _views(database: Database, snapshot: Snapshot, doc_id: str) -> DesignViews:
+    known = _cache.setdefault(database, {})
+    [record] = snapshot.doc_records([doc_id.encode()])
+    if record is None:
+        known.pop(doc_id, None)
+        raise NotFound("missing")
+    if record[0] & records.DELETED:
+        known.pop(doc_id, None)
+        raise NotFound("deleted")
+    rev = records.rev_of(record)
+    entry = known.get(doc_id)
+    if entry is not None and entry[0] == rev:
+        return entry[1]
+    document: dict[str, Any] = loads(render(snapshot.winner(doc_id)))
+    views = DesignViews(database.name, document)
+    known[doc_id] = rev, views
+    return views

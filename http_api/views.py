@@ -1,0 +1,514 @@
+"""Views: /{db}/_design/{name}/_view/{view}, its `queries`, and what concerns a design document's indexes.
+
+What must stay true here: no snapshot is open while anything is awaited, so a long answer is read page by
+page; building an index never keeps other requests waiting. Source: chttpd_view, fabric_view_map and
+fabric_view_reduce.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, cast
+
+from aiohttp import web
+
+from couchlite import changes_docs, collation, records
+from couchlite.changes_docs import DocOptions
+from couchlite.doc_texts import PAGE_BYTES
+from couchlite.document import Revision
+from couchlite.engine import Reader
+from couchlite.errors import CouchliteError, MethodNotAllowed, QueryParseError
+from couchlite.index import Index, IndexDefinition, IndexFunctions, designs, is_fresh, query, reducers, store
+from couchlite.index.layout import State as IndexState
+from couchlite.index.query import Bound, Group, Groups, Range, Rows
+from couchlite.jsontext import dumps, loads
+from couchlite.records import State
+from couchlite.revision import Rev
+from couchlite.snapshot import Snapshot
+
+from . import documents, response
+from .request import Request
+from .response import Stream
+from .view_options import UNSET, ViewOptions, read_queries, read_view_options
+
+_SEPARATOR = b",\r\n"
+_VIEW_METHODS = "GET,POST,HEAD"
+_OVERFLOW = "reduce_overflow_error"
+REMEMBERED_BYTES_MAX = 16 * 1024
+"""Reductions that take more are computed each time they are asked for."""
+
+logger = logging.getLogger(__name__)
+
+
+class EmptyRange(QueryParseError):
+    """CouchDB takes this one for a fault and adds where it was logged."""
+
+    def __init__(self, descending: str) -> None:
+        super().__init__(
+            "No rows can match your key range, reverse your start_key and end_key "
+            f"or set descending={descending}"
+        )
+        self.members = {"ref": 0}
+
+
+async def view(request: Request) -> web.StreamResponse:
+    """GET and POST of a view."""
+    if len(request.segments) != 5:
+        raise MethodNotAllowed(_VIEW_METHODS)
+    definition, state = _find(request)
+    options = await read_view_options(request)
+    _validate(request, definition, options)
+    stream = Stream(request)
+    await _Query(request, stream, definition, options, state).write()
+    return await stream.end(b"\n")
+
+
+async def queries(request: Request) -> web.StreamResponse:
+    """POST of several queries of a view at once."""
+    request.require_json_type()
+    definition, state = _find(request)
+    wanted = []
+    for options in await read_queries(request):
+        _validate(request, definition, options)
+        wanted.append(options)
+    stream = Stream(request)
+    await stream.write(b'{"results":[')
+    for number, options in enumerate(wanted):
+        await stream.write(_SEPARATOR if number else b"\r\n")
+        await _Query(request, stream, definition, options, state).write()
+    return await stream.end(b"\r\n]}\n")
+
+
+def _find(request: Request) -> tuple[IndexDefinition, State]:
+    """The view that an address names, and what the database is now."""
+    found = designs.find(request.database(), f"_design/{request.segments[2]}")
+    return found.views.find(request.segments[4]), found.state
+
+
+def _is_reduced(definition: IndexDefinition, options: ViewOptions) -> bool:
+    return definition.reduce is not None and options.reduce is not False
+
+
+def _validate(request: Request, definition: IndexDefinition, options: ViewOptions) -> None:
+    options.apply_limit(request.server.config, partitioned=False)
+    if _is_reduced(definition, options):
+        options.validate_as_reduce()
+    else:
+        options.validate_as_map()
+    if options.partition is not None:
+        raise QueryParseError("`partition` parameter is not supported in this design doc")
+    _check_range(options)
+
+
+def _check_range(options: ViewOptions) -> None:
+    if options.start_key is UNSET or options.end_key is UNSET:
+        return
+    start, end = collation.sort_key(options.start_key), collation.sort_key(options.end_key)
+    if dumps(options.start_key) == dumps(options.end_key):
+        return
+    low, high = (b"\xff", b"") if options.descending else (b"", b"\xff")
+    first = (start, options.start_key_docid if options.start_key_docid is not None else low)
+    last = (end, options.end_key_docid if options.end_key_docid is not None else high)
+    if options.descending:
+        if first < last:
+            raise EmptyRange("false")
+    elif first >= last:
+        raise EmptyRange("true")
+
+
+def index_functions(request: Request) -> IndexFunctions:
+    """What builds the indexes of this process."""
+    limit = request.server.config.get("query_server_config", "reduce_limit", "true")
+    return IndexFunctions(
+        request.app.functions, asyncio.get_running_loop(), reduce_limit=limit not in ("false", "log")
+    )
+
+
+async def up_to_date(
+    request: Request, definition: IndexDefinition, update: bool | str, state: State
+) -> Index:
+    """The index of a view, as fresh as it is wanted: as of `state`, or as it happens to be."""
+    database = request.database()
+    index = database.indexes.get(definition)
+    if update is False or is_fresh(index.state(), state.update_seq, state.purge_seq):
+        return index
+    if update is True:
+        await index.refresh(database, index_functions(request))
+    else:
+        index.build(database, index_functions(request)).add_done_callback(_log_failure)
+    return index
+
+
+def _log_failure(done: Any) -> None:
+    error = done.exception()
+    if error is not None and not isinstance(error, CouchliteError):
+        logger.error("an index could not be updated", exc_info=error)
+
+
+class _Query:
+    """One query on its way out."""
+
+    def __init__(
+        self,
+        request: Request,
+        stream: Stream,
+        definition: IndexDefinition,
+        options: ViewOptions,
+        state: State,
+    ) -> None:
+        self._request = request
+        self._database = request.database()
+        self._stream = stream
+        self._definition = definition
+        self._options = options
+        self._state = state
+        self._separator = b""
+        self._functions = index_functions(request)
+        self._doc_options = DocOptions(bool(options.conflicts), options.att_encoding_info)
+
+    async def write(self) -> None:
+        self._index = await up_to_date(self._request, self._definition, self._options.update, self._state)
+        if _is_reduced(self._definition, self._options):
+            await self._write_reductions()
+        else:
+            await self._write_rows()
+        await self._stream.write(b"\r\n]}")
+
+    def _ranges(self) -> list[Range]:
+        options = self._options
+        if options.keys is not None:
+            return [query.range_of_key(key) for key in options.keys]
+        return [
+            query.range_of(
+                _bound(options.start_key, options.start_key_docid),
+                _bound(options.end_key, options.end_key_docid),
+                inclusive_end=options.inclusive_end,
+                descending=options.descending,
+            )
+        ]
+
+    def _update_seq(self, seq: int) -> bytes:
+        if not self._options.update_seq:
+            return b""
+        return b'"update_seq":%b,' % dumps(self._database.format_seq(seq))
+
+    # rows
+
+    async def _write_rows(self) -> None:
+        options = self._options
+        ranges = self._ranges()
+        if options.keys is not None and options.descending:
+            ranges.reverse()
+        rows = Rows(ranges, descending=options.descending, skip=options.skip, limit=options.limit)
+        has_head = False
+        while True:
+            with self._index.read() as reader:
+                state = store.state_of(reader)
+                if not has_head:
+                    offset = self._offset(reader, state, rows)
+                page = rows.page(reader, state)
+            if not has_head:
+                has_head = True
+                head = (state.rows, offset, self._update_seq(state.seq))
+                await self._stream.write(b'{"total_rows":%d,"offset":%d,%b"rows":[\r\n' % head)
+            if page:
+                await self._write_page(page)
+            if len(page) < query.PAGE_ROWS and rows.is_through:
+                return
+            await asyncio.sleep(0)
+
+    def _offset(self, reader: Reader, state: IndexState, rows: Rows) -> int:
+        known = self._index.remembered.of(state)
+        place = rows.place
+        offset = known.get(place)
+        if offset is None:
+            offset = known[place] = rows.offset(reader, state)
+        return int(offset)
+
+    async def _write_page(self, page: Sequence[bytes]) -> None:
+        if not self._options.include_docs:
+            await self._stream.write_all((self._separator, _SEPARATOR.join(page)))
+            self._separator = _SEPARATOR
+            return
+        shown: list[dict[str, Any]] = loads(b"[%b]" % b",".join(page))
+        at = 0
+        while at < len(page):
+            with self._database.snapshot() as snapshot:
+                docs = _Documents(snapshot, self._doc_options, with_data=bool(self._options.attachments))
+                found = docs.find(shown[at:])
+            for doc in found:
+                await self._stream.write(self._separator + page[at][:-1])
+                self._separator = _SEPARATOR
+                await self._write_doc(doc)
+                at += 1
+            await asyncio.sleep(0)
+
+    async def _write_doc(self, doc: Revision | bytes | None) -> None:
+        if doc is None:
+            await self._stream.write(b"}")
+        elif isinstance(doc, bytes):
+            await self._stream.write(b',"doc":%b}' % doc)
+        else:
+            await self._stream.write(b',"doc":')
+            flags = {"attachments"} | ({"att_encoding_info"} if self._options.att_encoding_info else set())
+            options = documents.Options(flags=frozenset(flags))
+            write = documents.fairly(self._stream)
+            for piece in documents.as_json_with_data(self._database, doc, options):
+                await write(piece)
+            await self._stream.write(b"}")
+
+    # reductions
+
+    async def _write_reductions(self) -> None:
+        """Write the groups and their values; those of a small answer are remembered."""
+        with self._index.read() as reader:
+            state = store.state_of(reader)
+        asked = self._as_asked()
+        found = self._index.remembered.of(state).get(asked)
+        if found is not None:
+            await self._stream.write(found)
+            return
+        kept: list[bytes] = []
+        size = 0
+        self._is_as_of = {(state.seq, state.purge_seq)}
+        async for piece in self._reductions(state):
+            await self._stream.write(piece)
+            size += len(piece)
+            if size <= REMEMBERED_BYTES_MAX:
+                kept.append(piece)
+        if size <= REMEMBERED_BYTES_MAX and len(self._is_as_of) == 1:
+            self._index.remembered.of(state)[asked] = b"".join(kept)
+
+    def _as_asked(self) -> bytes:
+        """Tells this query apart from others for reductions of the same index."""
+        options = self._options
+        keys = (options.start_key, options.end_key)
+        return dumps(
+            [
+                [None if key is UNSET else [key] for key in keys],
+                [
+                    None if key is None else key.hex()
+                    for key in (options.start_key_docid, options.end_key_docid)
+                ],
+                options.keys,
+                [options.descending, options.inclusive_end, options.is_grouped_by_key, options.update_seq],
+                [options.group_level, options.skip, options.limit],
+                self._functions.reduce_limit,
+            ]
+        )
+
+    async def _reductions(self, state: IndexState) -> AsyncIterator[bytes]:
+        yield b'{%b"rows":[\r\n' % self._update_seq(state.seq)
+        separator = b""
+        for groups in self._groups():
+            while not groups.is_through:
+                with self._index.read() as reader:
+                    state = store.state_of(reader)
+                    page = groups.page(reader, state)
+                self._is_as_of.add((state.seq, state.purge_seq))
+                if not page:
+                    break
+                yield separator + _SEPARATOR.join(await self._values(page))
+                separator = _SEPARATOR
+                await asyncio.sleep(0)
+
+    def _groups(self) -> Iterator[Groups]:
+        """The groups to be shown; with a list of keys, those of each key."""
+        options = self._options
+        if options.keys is None:
+            level = None if options.is_grouped_by_key else options.group_level or 0
+            [one] = self._ranges()
+            yield Groups(one, level, options.descending, options.skip, options.limit)
+            return
+        skip, limit = options.skip, options.limit
+        for key, one in zip(options.keys, self._ranges(), strict=True):
+            groups = Groups(one, None, options.descending, skip, limit, shown_key=dumps(key))
+            yield groups
+            skip, limit = groups.skip, groups.limit
+
+    async def _values(self, page: Sequence[Group]) -> list[bytes]:
+        """The rows that are shown for groups."""
+        values = await self._reduce(page)
+        return [
+            b'{"key":%b,"value":%b}' % (group.key, value)
+            if not value.startswith(_OVERFLOW_BEGINNING)
+            else _overflow_row(group.key, value)
+            for group, value in zip(page, values, strict=True)
+        ]
+
+    async def _reduce(self, page: Sequence[Group]) -> list[bytes]:
+        source = cast(str, self._definition.reduce)
+        functions = self._functions
+        built_in = reducers.find(source, limits=functions.reduce_limit)
+        if built_in is not None:
+            return [
+                built_in.finish(partial)
+                for partial in query.combine([group.cover for group in page], built_in)
+            ]
+        covers = [query.texts_of(group.cover) for group in page]
+        reduced = await functions.pool.reduce_groups(
+            self._definition.design, covers, finish=True, limit=functions.reduce_limit
+        )
+        return [dumps(value) for value in reduced]
+
+
+_OVERFLOW_BEGINNING = b'{"%b":' % _OVERFLOW.encode()
+
+
+def _overflow_row(key: bytes, value: bytes) -> bytes:
+    reason = loads(value)[_OVERFLOW]
+    return b'{"key":%b,"error":"%b","reason":%b}' % (key, _OVERFLOW.encode(), dumps(reason))
+
+
+def _bound(key: Any, doc_id: bytes | None) -> Bound | None:
+    return None if key is UNSET else Bound(key, doc_id)
+
+
+Doc = bytes | Revision | None
+"""A document as text; a revision whose attachments are to be shown with their data; nothing to be shown."""
+
+
+class _Documents:
+    """The documents that go with rows: their own, or those that their values name."""
+
+    def __init__(self, snapshot: Snapshot, options: DocOptions, *, with_data: bool) -> None:
+        self._snapshot = snapshot
+        self._options = options
+        self._with_data = with_data
+
+    def find(self, rows: Sequence[dict[str, Any]]) -> list[Doc]:
+        """Those of the first rows: as many as fit into a page."""
+        ids = [row["id"].encode() for row in rows]
+        found = self._snapshot.doc_records(ids)
+        known = [(doc_id, record) for doc_id, record in zip(ids, found, strict=True) if record is not None]
+        columns = records.decode_doc_rows([doc_id for doc_id, _ in known], [record for _, record in known])
+        texts = [] if self._with_data else changes_docs.winner_texts(self._snapshot, columns, self._options)
+        docs: list[Doc] = []
+        size = at = 0
+        for row, record in zip(rows, found, strict=True):
+            value = row["value"]
+            if type(value) is dict and ("_id" in value or "_rev" in value):
+                doc = self._linked(row["id"], value)
+            elif record is None or record[0] & records.DELETED:
+                doc = b"null"
+            elif self._with_data:
+                doc = self._with_attachments(columns, at)
+            elif at < len(texts):
+                doc = texts[at]
+            else:
+                break
+            at += record is not None
+            docs.append(doc)
+            size += len(doc) if isinstance(doc, bytes) else len(doc.body) if doc else 0
+            if size >= PAGE_BYTES:
+                break
+        return docs
+
+    def _with_attachments(self, columns: records.SeqColumns, at: int) -> Doc:
+        revision, meta = changes_docs.winner(self._snapshot, columns, at, self._options)
+        if revision.attachments and not meta:
+            return revision
+        return changes_docs.render(revision, meta, self._options)
+
+    def _linked(self, doc_id: str, value: dict[str, Any]) -> Doc:
+        """The document that a value names by `_id`, or the revision that it names by `_rev`."""
+        named = value.get("_id", doc_id)
+        if not isinstance(named, str):
+            return b"null"
+        found = self._snapshot.document(named)
+        if found is None:
+            return b"null"
+        if "_rev" in value:
+            rev = value["_rev"]
+            node = found.tree.find(Rev.parse(rev)) if isinstance(rev, str) else None
+        else:
+            node = found.leaves()[0]
+            if node.info.deleted:
+                node = None
+        if node is None or node.info is None or not node.info.body:
+            return b"null"
+        return changes_docs.render(self._snapshot.revision(found, node), (), self._options)
+
+
+# --- indexes
+
+
+async def info(request: Request) -> web.StreamResponse:
+    """GET /{db}/_design/{name}/_info: the indexes of all its views, taken together."""
+    if len(request.segments) != 4:
+        raise MethodNotAllowed("GET")
+    database = request.database()
+    views, state = designs.find(database, f"_design/{request.segments[2]}")
+    open_ones = [database.indexes.get(definition) for definition in views.definitions()]
+    states = [index.state() for index in open_ones]
+    seq = min((one.seq for one in states), default=0)
+    pending = max((_pending(request, one.seq) for one in states), default=0)
+    return response.json(
+        request,
+        200,
+        {
+            "name": request.segments[2],
+            "view_index": {
+                "updates_pending": {"minimum": pending, "preferred": pending, "total": pending},
+                "waiting_commit": False,
+                "waiting_clients": sum(index.waiting for index in open_ones),
+                "updater_running": any(index.is_building() for index in open_ones),
+                "update_seq": seq,
+                "sizes": {
+                    "file": sum(index.engine.size_bytes() for index in open_ones),
+                    "external": sum(one.row_bytes for one in states),
+                    "active": sum(one.row_bytes for one in states),
+                },
+                "signature": views.signature(),
+                "purge_seq": min((one.purge_seq for one in states), default=state.purge_seq),
+                "language": views.language,
+                "compact_running": False,
+                "collator_versions": [collation.version()],
+            },
+        },
+    )
+
+
+def _pending(request: Request, seq: int) -> int:
+    with request.database().snapshot() as snapshot:
+        return snapshot.count_changes(seq)
+
+
+async def clean_up(request: Request) -> web.StreamResponse:
+    """POST /{db}/_view_cleanup: remove indexes that no design document wants any more."""
+    request.require_json_type()
+    database = request.database()
+    wanted = {
+        definition.signature for views in designs.all_of(database) for definition in views.definitions()
+    }
+    await asyncio.to_thread(database.indexes.clean_up, wanted)
+    return response.json(request, 202, {"ok": True})
+
+
+def compact(request: Request, name: str) -> None:
+    """Begin to give the unused space of a design document's indexes back."""
+    database = request.database()
+    views = designs.find(database, f"_design/{name}").views
+    open_ones = [
+        database.indexes.get(definition)
+        for definition in views.definitions()
+        if database.indexes.is_made(definition)
+    ]
+
+    def run() -> None:
+        for index in open_ones:
+            index.engine.reclaim()
+
+    task = asyncio.get_running_loop().run_in_executor(None, run)
+    task.add_done_callback(_log_failure)
+
+
+async def no_temporary_view(request: Request) -> web.StreamResponse:
+    raise Gone("Temporary views are not supported in CouchDB")
+
+
+class Gone(CouchliteError):
+    status = 410
+    error = "gone"
