@@ -245,7 +245,12 @@ class App:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception as error:
-            return await errors.answer(request, error)
+            try:
+                return await errors.answer(request, error)
+            finally:
+                # Its frames may hold it in turn, and what they hold with it, the database for one, would stay
+                # until the garbage collector comes, which is seldom.
+                error.__traceback__ = None
 
 
 def find_route(request: Request) -> Route:

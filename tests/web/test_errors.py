@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
+import weakref
+from typing import Any
 
 import pytest
 from aiohttp import web as aiohttp_web
@@ -140,3 +144,29 @@ async def test_a_header_without_credentials_is_anonymous(web: Site, authorizatio
 async def test_wrong_credentials_are_refused_everywhere(web: Site, authorization: str) -> None:
     reply = await web.ask("GET", "/", headers={"Authorization": authorization})
     assert (reply.status, reply.json()["reason"]) == (401, "Name or password is incorrect.")
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("PUT", "/db/a", {"n": 2}),
+        ("PUT", "/db/_design/d", b"{"),
+        ("GET", "/db/missing", None),
+        ("PUT", "/db/a/file", b"x"),
+        ("POST", "/db/_bulk_docs", {"docs": [{"_id": "a"}, {"_id": "_a"}]}),
+    ],
+)
+async def test_an_error_holds_nothing_back(web: Site, method: str, target: str, body: Any) -> None:
+    await web.ask("PUT", "/db")
+    await web.ask("PUT", "/db/a", {"n": 1})
+    database = weakref.ref(web.server.open("db"))
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await web.ask(method, target, body)).status >= 400
+        await web.ask("DELETE", "/db")
+        async with asyncio.timeout(10):
+            while database() is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
