@@ -131,7 +131,7 @@ class HttpPeer:
 
     # reading
 
-    async def changes(self, since: Seq, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
+    async def changes(self, since: Seq, query: ChangesQuery) -> AsyncGenerator[ChangesPage]:
         left: int | None = None
         while True:
             page, pending = await self._changes_page(since, query)
@@ -146,9 +146,10 @@ class HttpPeer:
             if len(page.changes) < CHANGES_PAGE_ROWS or (left is not None and left <= 0):
                 break
         while query.continuous:
-            async for page in self._follow(since, query):
-                since = page.last_seq
-                yield page
+            async with contextlib.aclosing(self._follow(since, query)) as pages:
+                async for page in pages:
+                    since = page.last_seq
+                    yield page
 
     async def _changes_page(self, since: Seq, query: ChangesQuery) -> tuple[ChangesPage, int | None]:
         asked, body = wire.changes_query(since, query)
@@ -162,7 +163,7 @@ class HttpPeer:
     def _feed_timeout(self) -> str:
         return str(max(1000, int(self._timeout_s * 1000 / 3)))
 
-    async def _follow(self, since: Seq, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
+    async def _follow(self, since: Seq, query: ChangesQuery) -> AsyncGenerator[ChangesPage]:
         """What comes on one continuous feed, until the server or the network ends it."""
         asked, body = wire.changes_query(since, query)
         is_filtered = len(asked) > 2
@@ -236,9 +237,52 @@ class HttpPeer:
                     rows = loads(await response.read())
                     found = self._from_json(wanted, rows)
                 else:
-                    found = _from_mixed(wanted.id, response)
+                    content = self._told(path, response.content.iter_any())
+                    found = self._from_mixed(wanted.id, path, response.headers["Content-Type"], content)
                 async for result in found:
                     yield result
+
+    async def _from_mixed(
+        self, doc_id: str, path: str, content_type: str, content: AsyncIterator[bytes]
+    ) -> AsyncIterator[StreamedDoc | Refusal]:
+        """The parts of a multipart/mixed answer: documents, alone or with their attachments, and errors."""
+        reader = MultipartReader(content_type, content)
+        while (headers := await reader.next_part()) is not None:
+            content_type = headers.get("content-type", "")
+            if content_type.startswith("multipart/related"):
+                inner = MultipartReader(content_type, reader.body())
+                value = loads(await inner.document(DOCUMENT_MAX_BYTES))
+                parts = wire.following_parts(value)
+                doc = Doc(doc_id, value["_rev"], value=value)
+                yield StreamedDoc(doc, parts, self._bodies(path, inner, len(parts)))
+                continue
+            value = loads(b"".join([piece async for piece in reader.body()]))
+            if "error=" in content_type or "_rev" not in value:
+                yield Refusal(doc_id, str(value.get("missing")), "not_found", "missing on the source")
+            else:
+                doc = Doc(doc_id, value["_rev"], value=value)
+                yield StreamedDoc(doc, (), self._bodies(path, reader, 0))
+
+    async def _bodies(
+        self, path: str, reader: MultipartReader, count: int
+    ) -> AsyncIterator[AsyncIterator[bytes]]:
+        for _ in range(count):
+            try:
+                part = await reader.next_part()
+            except BadRequest as error:
+                raise self._lost("GET", path, error) from error
+            if part is None:
+                raise PeerFailure("missing_attachment", f"attachments are missing in {self.name}{path}")
+            yield self._told(path, reader.body())
+
+    async def _told(self, path: str, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """What goes wrong while an answer is read comes up where it is used, which is in the other peer: so
+        it must be known as a failure of this one."""
+        try:
+            async for piece in pieces:
+                yield piece
+        except (BadRequest, *_FAILURES) as error:
+            raise self._lost("GET", path, error) from error
 
     async def _from_json(self, wanted: Missing, rows: Any) -> AsyncIterator[StreamedDoc | Refusal]:
         """A server that knows no multipart gives stubs; their attachments are asked for one by one."""
@@ -258,7 +302,7 @@ class HttpPeer:
             async with self._stream("GET", path, query={"rev": doc.rev}, headers=headers) as response:
                 if response.status != 200:
                     raise self._failure("attachment_failed", _Answer(response.status, None, 0))
-                yield response.content.iter_any()
+                yield self._told(path, response.content.iter_any())
 
     async def read_doc(self, doc_id: str) -> dict[str, Any] | None:
         answer = await self._ask("GET", wire.escape_id(doc_id))
@@ -595,32 +639,6 @@ def _page_of_lines(lines: Sequence[bytes]) -> ChangesPage | None:
     changes = [change for row in rows if (change := wire.read_change(row)) is not None]
     last = rows[-1] if isinstance(rows[-1], dict) else {}
     return ChangesPage(changes, last.get("last_seq", last.get("seq")))
-
-
-async def _from_mixed(doc_id: str, response: aiohttp.ClientResponse) -> AsyncIterator[StreamedDoc | Refusal]:
-    """The parts of a multipart/mixed answer: documents, alone or with their attachments, and errors."""
-    reader = MultipartReader(response.headers.get("Content-Type", ""), response.content.iter_any())
-    while (headers := await reader.next_part()) is not None:
-        content_type = headers.get("content-type", "")
-        if content_type.startswith("multipart/related"):
-            inner = MultipartReader(content_type, reader.body())
-            value = loads(await inner.document(DOCUMENT_MAX_BYTES))
-            doc = Doc(doc_id, value["_rev"], value=value)
-            parts = wire.following_parts(value)
-            yield StreamedDoc(doc, parts, _bodies(inner, len(parts)))
-            continue
-        value = loads(b"".join([piece async for piece in reader.body()]))
-        if "error=" in content_type or "_rev" not in value:
-            yield Refusal(doc_id, str(value.get("missing")), "not_found", "missing on the source")
-        else:
-            yield StreamedDoc(Doc(doc_id, value["_rev"], value=value), (), _bodies(reader, 0))
-
-
-async def _bodies(reader: MultipartReader, count: int) -> AsyncIterator[AsyncIterator[bytes]]:
-    for _ in range(count):
-        if await reader.next_part() is None:
-            raise BadRequest("attachments are missing")
-        yield reader.body()
 
 
 def _make_newer_follow(value: dict[str, Any], ancestors: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ memory; and whatever a target will not take is told as a Refusal with its reason
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -134,7 +134,7 @@ class Peer(Protocol):
         """
         ...
 
-    def changes(self, since: Seq, query: ChangesQuery) -> AsyncIterator[ChangesPage]:
+    def changes(self, since: Seq, query: ChangesQuery) -> AsyncGenerator[ChangesPage]:
         """The changes after `since`: up to the newest of now, or for ever if `continuous`."""
         ...
 

@@ -164,12 +164,13 @@ class Replication:
 
     async def _read_changes(self) -> None:
         size = self._options.worker_batch_size
-        pages = self._source.changes(self._checkpoints.start_seq, self._options.query)
-        async for page in pages:
-            for at in range(0, len(page.changes), size) or (0,):
-                changes = page.changes[at : at + size]
-                is_last = at + size >= len(page.changes)
-                await self._begin(Work(changes, page.last_seq if is_last else changes[-1].seq))
+        start = self._checkpoints.start_seq
+        async with contextlib.aclosing(self._source.changes(start, self._options.query)) as pages:
+            async for page in pages:
+                for at in range(0, len(page.changes), size) or (0,):
+                    changes = page.changes[at : at + size]
+                    is_last = at + size >= len(page.changes)
+                    await self._begin(Work(changes, page.last_seq if is_last else changes[-1].seq))
         await self._batches.close()
 
     async def _begin(self, work: Work) -> None:

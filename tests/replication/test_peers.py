@@ -137,7 +137,7 @@ async def test_a_continuous_feed_brings_what_comes(peer: Peer) -> None:
     await asyncio.sleep(0.1)
     await peer.bulk_docs([doc("b", 1, ["1" * 32])])
     assert [change.id for change in (await asyncio.wait_for(waiting, 5)).changes] == ["b"]
-    await feed.aclose()  # type: ignore[attr-defined]
+    await feed.aclose()
 
 
 # --- what is missing

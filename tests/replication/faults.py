@@ -1,0 +1,102 @@
+"""HTTP proxies on loopback: one does one thing wrong, with one of the requests that go through it; the others
+make a server one that knows less."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+FAULTS = ("cut before", "cut after", "500", "429", "503", "truncated", "delayed")
+DELAY_S = 0.7
+
+
+class FaultyProxy:
+    """Passes requests on to `upstream`; the one numbered `faulty` (from 1) meets with `fault`.
+
+    In the manner of old or other servers, it may know no _bulk_get and no multipart (`is_plain`), or take
+    credentials for nothing but a session (`wants_session`).
+    """
+
+    def __init__(self, upstream: str, session: aiohttp.ClientSession) -> None:
+        self._upstream = upstream
+        self._session = session
+        self.fault = ""
+        self.faulty = 0
+        self.count = 0
+        self.url = ""
+        self.is_plain = False
+        self.wants_session = False
+        self.encodings: set[str] = set()
+        """Those that requests have come in."""
+
+    def prepare(self, fault: str, faulty: int) -> None:
+        self.fault, self.faulty, self.count = fault, faulty, 0
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        self.count += 1
+        fault = self.fault if self.count == self.faulty else ""
+        body = await request.read()
+        self.encodings.add(request.headers.get("Content-Encoding", "identity"))
+        if self.is_plain and request.path.endswith("/_bulk_get"):
+            return web.json_response({"error": "not_found", "reason": "missing"}, status=404)
+        if fault == "cut before":
+            return self._cut(request)
+        if fault in ("500", "429", "503"):
+            headers = {"Retry-After": "0"} if fault != "500" else {}
+            return web.Response(
+                status=int(fault), headers=headers, text="{}", content_type="application/json"
+            )
+        if fault == "delayed":
+            await asyncio.sleep(DELAY_S)
+        status, headers, answer = await self._pass_on(request, body)
+        if fault == "cut after":
+            return self._cut(request)
+        response = web.StreamResponse(status=status, headers=headers)
+        response.content_length = len(answer)
+        await response.prepare(request)
+        if fault == "truncated":
+            await response.write(answer[: len(answer) // 2])
+            return self._cut(request)
+        await response.write(answer)
+        await response.write_eof()
+        return response
+
+    async def _pass_on(self, request: web.BaseRequest, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        kept = ["Authorization", "Content-Type", "Accept", "Content-Encoding", "Cookie"]
+        if self.wants_session:
+            kept.remove("Authorization")
+        headers = {name: request.headers[name] for name in kept if name in request.headers}
+        if self.is_plain and "multipart" in headers.get("Accept", ""):
+            headers["Accept"] = "application/json"
+        url = URL(self._upstream + request.raw_path, encoded=True)
+        async with self._session.request(request.method, url, data=body, headers=headers) as answer:
+            shown = {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
+            if "Set-Cookie" in answer.headers:
+                shown["Set-Cookie"] = answer.headers["Set-Cookie"]
+            return answer.status, shown, await answer.read()
+
+    def _cut(self, request: web.BaseRequest) -> web.Response:
+        assert request.transport is not None
+        request.transport.abort()
+        return web.Response()
+
+
+@asynccontextmanager
+async def faulty_proxy(upstream: str) -> AsyncIterator[FaultyProxy]:
+    async with aiohttp.ClientSession() as session:
+        proxy = FaultyProxy(upstream, session)
+        runner = web.ServerRunner(web.Server(proxy.handle))
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = runner.addresses[0][:2]
+        proxy.url = f"http://{host}:{port}"
+        try:
+            yield proxy
+        finally:
+            await runner.cleanup()
