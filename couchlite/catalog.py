@@ -221,7 +221,7 @@ def _log(batch: Batch, name: str, kind: str) -> None:
     last = next(iter(batch.scan(CatalogSpace.UPDATES, reverse=True)), None)
     number = 1 if last is None else from_u64(last[0]) + 1
     key = u64(number)
-    # Deleted only now: a number that was seen must not come again, also when the last row was this database's.
+    # Deleted only now: a number that was seen must not come again, even when the last row was this one's.
     previous = batch.get(CatalogSpace.META, b"update:" + name.encode())
     if previous is not None:
         batch.delete(CatalogSpace.UPDATES, previous)

@@ -180,7 +180,10 @@ async def write_related(
 
 
 async def related_pieces(
-    boundary: str, document: bytes, parts: Sequence[AttachmentPart], bodies: AsyncIterator[AsyncIterator[bytes]]
+    boundary: str,
+    document: bytes,
+    parts: Sequence[AttachmentPart],
+    bodies: AsyncIterator[AsyncIterator[bytes]],
 ) -> AsyncIterator[bytes]:
     """What `write_related` writes, piece by piece, of attachments that are still to come: `bodies` gives them
     in the order of `parts`, and only as fast as they are taken."""
