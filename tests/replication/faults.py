@@ -87,15 +87,14 @@ class FaultyProxy:
 
 
 @asynccontextmanager
-async def faulty_proxy(upstream: str) -> AsyncIterator[FaultyProxy]:
+async def faulty_proxy(upstream: str, host: str = "127.0.0.1") -> AsyncIterator[FaultyProxy]:
     async with aiohttp.ClientSession() as session:
         proxy = FaultyProxy(upstream, session)
         runner = web.ServerRunner(web.Server(proxy.handle))
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
+        site = web.TCPSite(runner, host, 0)
         await site.start()
-        host, port = runner.addresses[0][:2]
-        proxy.url = f"http://{host}:{port}"
+        proxy.url = f"http://{host}:{runner.addresses[0][1]}"
         try:
             yield proxy
         finally:

@@ -102,7 +102,9 @@ async def test_bodies_go_compressed_to_distant_servers(server: Couch, other: Cou
         "POST", "/original/_bulk_docs", {"docs": [{"_id": f"{n}", "a": "b" * 99} for n in range(99)]}
     )
     async with faulty_proxy(other.url) as proxy:
-        url = proxy.url.replace("127.0.0.1", "localhost.") + "/copy"  # loopback, by a name that does not say so
+        url = (
+            proxy.url.replace("127.0.0.1", "localhost.") + "/copy"
+        )  # loopback, by a name that does not say so
         target = {"url": url, "auth": other.endpoint("")["auth"]}
         status, told = await server.replicate(server.endpoint("original"), target, create_target=True)
         assert (status, told["history"][0]["docs_written"]) == (200, 99)
