@@ -248,9 +248,7 @@ class App:
             try:
                 return await errors.answer(request, error)
             finally:
-                # Its frames may hold it in turn, and what they hold with it, the database for one, would stay
-                # until the garbage collector comes, which is seldom.
-                error.__traceback__ = None
+                errors.let_go(error)
 
 
 def find_route(request: Request) -> Route:

@@ -63,6 +63,15 @@ def in_band(request: Request, error: Exception) -> bytes:
     return dumps({"code": known.status, "error": known.error, "reason": shown(known.reason)})
 
 
+def let_go(error: BaseException | None) -> None:
+    """Forget where an error came from, now that it is answered. Those frames may hold it in turn, and what
+    they hold with it, the database for one, would stay until the garbage collector comes, which is seldom.
+    """
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
 async def _cut(request: Request, begun: web.StreamResponse, error: CouchliteError) -> web.StreamResponse:
     await begun.write(b"\n" + in_band(request, error) + b"\n")
     if request.raw.transport is not None:

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web as aiohttp_web
 
 from couchlite.errors import Conflict
-from http_api import access, app, response
+from http_api import access, app, errors, response
 from http_api.request import Request
 
 from .in_process import Site
@@ -170,3 +170,16 @@ async def test_an_error_holds_nothing_back(web: Site, method: str, target: str, 
                 await asyncio.sleep(0.01)
     finally:
         gc.enable()
+
+
+def test_what_an_error_came_from_is_let_go_of() -> None:
+    with pytest.raises(Conflict) as caught:
+        try:
+            raise OSError
+        except OSError as cause:
+            raise Conflict from cause
+    error = caught.value
+    errors.let_go(error)
+    assert error.__traceback__ is None
+    assert error.__cause__ is not None
+    assert error.__cause__.__traceback__ is None
