@@ -1,4 +1,4 @@
-"""Small file systems to fill."""
+"""Small file systems: to be filled, or to lose what had not reached the disk."""
 
 from __future__ import annotations
 
@@ -36,23 +36,34 @@ class SmallDisk:
 
 @contextlib.contextmanager
 def small_disk(directory: Path, kind: str, size_bytes: int) -> Iterator[SmallDisk]:
-    """Mount one of `kind`, tmpfs or ext4, in `directory`; skips the test where that can't be done."""
-    path = directory / "disk"
-    path.mkdir()
-    if kind == "ext4":
-        image = directory / "disk.image"
-        image.touch()
-        os.truncate(image, size_bytes)
-        if shutil.which("mkfs.ext4") is None:
-            pytest.skip("needs mkfs.ext4 to make a small file system")
-        subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
-        command = ["mount", "-o", "loop", str(image), str(path)]
+    """Mount a new one of `kind`, tmpfs or ext4, in `directory`; skips the test where that can't be done."""
+    if kind == "tmpfs":
+        options = ["-t", "tmpfs", "-o", f"size={size_bytes}", "couchlite-test"]
     else:
-        command = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "couchlite-test", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"a small file system can't be mounted here, which takes root: {done.stderr.strip()}")
-    try:
+        image = directory / "disk.image"
+        make_image(image, size_bytes)
+        options = ["-o", "loop", str(image)]
+    with mounted(directory / "disk", *options) as path:
         yield SmallDisk(path)
+
+
+def make_image(image: Path, size_bytes: int) -> None:
+    """Make a file with an empty ext4 file system in it."""
+    if shutil.which("mkfs.ext4") is None:
+        pytest.skip("needs mkfs.ext4 to make a small file system")
+    image.touch()
+    os.truncate(image, size_bytes)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
+
+
+@contextlib.contextmanager
+def mounted(path: Path, *options: str) -> Iterator[Path]:
+    """Mount at `path`; skips the test where that can't be done."""
+    path.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", *options, str(path)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"a file system can't be mounted here, which takes root: {done.stderr.strip()}")
+    try:
+        yield path
     finally:
         subprocess.run(["umount", "--lazy", str(path)], check=True)

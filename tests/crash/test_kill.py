@@ -7,31 +7,30 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from couchlite import Server
 
-from ..shell.running import Served, kill, start
+from ..shell.running import Served, kill
 from . import KILLS
 from .client import Client, Lost, Unreachable
 from .follower import Follower
+from .inspection import look_through, running
 from .ledger import Ledger
 from .writers import Crew
-
-WORKERS = 2
 
 
 @pytest.mark.timeout(60 + 10 * KILLS)
 def test_killed_servers_lose_nothing(tmp_path: Path) -> None:
     """Each round: some workers die, then the whole server; it is started again, and all must be there."""
     chance = random.Random(7)
+    data = tmp_path / "data"
     ledger = Ledger()
     follower = Follower()
     with contextlib.ExitStack() as stack:
-        server = stack.enter_context(_running(tmp_path, port=0))
+        server = stack.enter_context(running(tmp_path, 0, data))
         client = stack.enter_context(Client(server.port))
         assert client.ask("PUT", "/a").status == 201
         crew = stack.enter_context(Crew(server.port, ledger))
@@ -46,21 +45,11 @@ def test_killed_servers_lose_nothing(tmp_path: Path) -> None:
             kill(server.process)
             crew.rest()
             client.close()
-            server = stack.enter_context(_running(tmp_path, server.port))
-            crew.check(client)
-            _look_through(tmp_path, client, ledger, follower, everything=round_number == KILLS - 1)
+            server = stack.enter_context(running(tmp_path, server.port, data))
+            look_through(client, crew, follower, ledger, data, everything=round_number == KILLS - 1)
             assert "Traceback" not in server.output
         assert ledger.acknowledged > 20 * KILLS
-    _nothing_left_behind(tmp_path)
-
-
-@contextlib.contextmanager
-def _running(directory: Path, port: int) -> Iterator[Served]:
-    process, log = start(directory, "--workers", str(WORKERS), "--port", str(port))
-    try:
-        yield Served(process, log)
-    finally:
-        kill(process)
+    _nothing_left_behind(data)
 
 
 def _kill_a_worker(server: Served, chance: random.Random) -> None:
@@ -70,28 +59,16 @@ def _kill_a_worker(server: Served, chance: random.Random) -> None:
             os.kill(chance.choice(workers), signal.SIGKILL)
 
 
-def _look_through(
-    directory: Path, client: Client, ledger: Ledger, follower: Follower, *, everything: bool
-) -> None:
-    ledger.settle(client)
-    ledger.check(client, everything=everything)
-    follower.catch_up(client)
-    follower.compare(client)
-    with Server(directory / "data") as server:
-        for name in server.names():
-            assert server.open(name).check(deep=True) == [], name
-
-
-def _nothing_left_behind(directory: Path) -> None:
+def _nothing_left_behind(data: Path) -> None:
     """What killed processes were in the middle of is swept away by those that follow them."""
-    with Server(directory / "data") as server:
+    with Server(data) as server:
         database = server.open("a")
         database.compact().result()
         assert sorted(path.name for path in (database.path / "blobs" / "tmp").iterdir()) == []
         with database.engine.read() as reader:
             assert list(database.blobs.orphans(reader)) == []
         assert len(os.listdir(database.path / "store.mdb")) == 2, "a generation, and the lock"
-        assert len(os.listdir(directory / "data" / "db")) == len(server.names())
+        assert len(os.listdir(data / "db")) == len(server.names())
         database.put({"_id": "after all"})
         assert server.tasks() == []
-        assert len(os.listdir(directory / "data" / "run")) == 1, "the server's own socket"
+        assert len(os.listdir(data / "run")) == 1, "the server's own socket"
