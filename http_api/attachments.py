@@ -74,12 +74,17 @@ async def _send(request: Request, info: AttachmentInfo, source: BlobSource, etag
         if ranges:
             return await _send_ranges(request, source, headers["Content-Type"], ranges)
         return await _stream(request, 200, headers, source.length, source.chunks(chunk_bytes=PIECE_BYTES))
+    length: int | None
     if accepts_encoding(request.headers.get("Accept-Encoding"), info.encoding):
         headers["Content-Encoding"] = info.encoding
-        return await _stream(request, 200, headers, source.length, source.chunks(chunk_bytes=PIECE_BYTES))
-    # Of a body that came encoded the decoded length is not known.
-    length = None if info.identity_length == info.length else info.identity_length
-    return await _stream(request, 200, headers, length, source.gunzipped())
+        length, chunks = source.length, source.chunks(chunk_bytes=PIECE_BYTES)
+    else:
+        # Of a body that came encoded the decoded length is not known.
+        length = None if info.identity_length == info.length else info.identity_length
+        chunks = source.gunzipped()
+    if length is not None:
+        parse_ranges(request.headers.get("Range"), length)  # for its refusals, which CouchDB has here too
+    return await _stream(request, 200, headers, length, chunks)
 
 
 async def _stream(

@@ -334,6 +334,8 @@ async def test_what_is_stored_encoded_has_no_ranges(db: Site) -> None:
     await upload(db, "/db/a/file", b"0123456789", "text/plain")
     reply = await db.ask("GET", "/db/a/file", headers={"Range": "bytes=0-1"})
     assert (reply.status, reply.body) == (200, b"0123456789")
+    reply = await db.ask("GET", "/db/a/file", headers={"Range": "bytes=10-"})
+    assert (reply.status, reply.json()["error"]) == (416, "requested_range_not_satisfiable")
 
 
 # --- in documents
