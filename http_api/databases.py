@@ -32,17 +32,23 @@ DISK_FORMAT_VERSION = 8
 logger = logging.getLogger(__name__)
 
 _POSITIVE = re.compile("0*[1-9][0-9]*")
+_PLACEMENT = re.compile("[^:,]+:0*[1-9][0-9]*(,[^:,]+:0*[1-9][0-9]*)*")
 
 
 async def create(request: Request) -> web.StreamResponse:
-    """PUT /{db}. `q`, `n` and `placement` are checked as CouchDB does; there is one shard whatever they
-    say.
+    """PUT /{db}. `q`, `n`, `placement` and `engine` are checked as CouchDB does; there is one shard, of
+    one kind, whatever they say.
     """
     name = request.segments[0]
     for parameter in ("n", "q"):
         value = request.query_value(parameter)
         if value is not None and not _POSITIVE.fullmatch(value):
             raise BadRequest(f"The `{parameter}` value should be a positive integer.")
+    placement = request.query_value("placement")
+    if placement is not None and not _PLACEMENT.fullmatch(placement):
+        raise BadRequest("The `placement` value should be in a format `zone:n`.")
+    if request.query_value("engine") not in (None, "couch"):
+        raise BadRequest("invalid_engine_extension")
     partitioned = request.query_value("partitioned") or "false"
     if partitioned not in ("true", "false"):
         raise BadRequest("Invalid `partitioned` parameter")

@@ -68,6 +68,9 @@ async def test_information_has_couchdbs_members(web: Site) -> None:
         ("q=0", "The `q` value should be a positive integer."),
         ("q=-1", "The `q` value should be a positive integer."),
         ("n=x", "The `n` value should be a positive integer."),
+        ("placement=zone", "The `placement` value should be in a format `zone:n`."),
+        ("placement=zone:1,other:x", "The `placement` value should be in a format `zone:n`."),
+        ("engine=other", "invalid_engine_extension"),
         ("partitioned=maybe", "Invalid `partitioned` parameter"),
     ],
 )
