@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that can be down: the network between a client and a server.
+"""A TCP proxy on loopback that is slow and can be down: the network between a client and a server.
 
 It runs in a thread of its own; what its methods ask for is done when they return.
 """
@@ -13,23 +13,22 @@ from collections.abc import Iterator
 from socket import SO_LINGER, SOL_SOCKET
 
 BLOCK_BYTES = 16 * 1024
-BLOCK_DELAY_S = 0.005
-"""About 3 MB a second, as over a radio link: a large answer is still on its way when the link is lost."""
 # To linger for zero seconds is to close with a reset, as a connection ends that was lost.
 RESET = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """Forwards connections to 127.0.0.1:`target_port`; listens at `port`."""
+    """Forwards connections to 127.0.0.1:`target_port`, each block with a delay; listens at `port`."""
 
     port: int
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_port: int, *, delay_s: float) -> None:
         self.lost = 0
         """How many connections were reset while they were open."""
         self.refused = 0
         """How many were reset at once."""
         self._target_port = target_port
+        self._delay_s = delay_s
         self._is_down = False
         self._connections: set[asyncio.Task[None]] = set()
         self._loop = asyncio.new_event_loop()
@@ -86,8 +85,8 @@ class Proxy:
             upstream_reader, upstream = await asyncio.open_connection("127.0.0.1", self._target_port)
             ends.append(upstream)
             async with asyncio.TaskGroup() as both_ways:
-                both_ways.create_task(_pump(reader, upstream))
-                both_ways.create_task(_pump(upstream_reader, writer))
+                both_ways.create_task(self._pump(reader, upstream))
+                both_ways.create_task(self._pump(upstream_reader, writer))
         except* (OSError, asyncio.CancelledError):
             self.lost += 1
             for end in ends:
@@ -96,15 +95,13 @@ class Proxy:
             for end in ends:
                 end.close()
 
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Carry bytes until the sender is done."""
-    while block := await reader.read(BLOCK_BYTES):
-        writer.write(block)
-        await writer.drain()
-        if len(block) == BLOCK_BYTES:
-            await asyncio.sleep(BLOCK_DELAY_S)
-    writer.write_eof()
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry bytes until the sender is done."""
+        while block := await reader.read(BLOCK_BYTES):
+            await asyncio.sleep(self._delay_s)
+            writer.write(block)
+            await writer.drain()
+        writer.write_eof()
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

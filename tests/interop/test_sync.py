@@ -160,7 +160,7 @@ def test_conflicts_made_on_both_sides_are_the_same_on_both(device: Device, site:
 
 def test_a_connection_that_is_lost_again_and_again_loses_nothing(device: Device, site: Site) -> None:
     moments = random.Random(3)
-    with Proxy(site.port).running() as proxy:
+    with Proxy(site.port, delay_s=0.005).running() as proxy:
         pair = Pair(device, site, proxy.port, platformFetch=True)
         device.ask("startSync")
         for part in range(5):
@@ -183,22 +183,24 @@ def test_a_connection_that_is_lost_again_and_again_loses_nothing(device: Device,
 
 
 def test_a_server_killed_in_mid_sync_loses_nothing_it_acknowledged(device: Device, site: Site) -> None:
-    pair = Pair(device, site, platformFetch=True)
-    device.ask("startSync")
     acknowledged: dict[str, list[str]] = {}
-    for part in range(3):
-        pair.here.bulk(notes(f"here {part}", 150))
-        pair.there.attach(f"file {part}", binary=BINARY)
-        for row in pair.there.bulk(notes(f"there {part}", 150)):
-            acknowledged[row["id"]] = [row["rev"]]
-        before = device.ask("seen")
-        wait_until(lambda before=before: device.ask("seen") != before)
-        site.kill()
-        seen = device.ask("seen")
-        assert seen["pushed"] + seen["pulled"] < 2 * 150 * (part + 1), "the kill came too late to interrupt"
-        pair.here.bulk(notes(f"offline {part}", 20))
-        pair.here.edit("here 0-000", edited=part)
-        site.start_again()
-    pair.assert_become_identical()
-    assert pair.there.missing(acknowledged) == {}
-    device.ask("stopSync")
+    # Slow enough for the kill to come in the middle.
+    with Proxy(site.port, delay_s=0.03).running() as proxy:
+        pair = Pair(device, site, proxy.port, platformFetch=True)
+        device.ask("startSync")
+        for part in range(3):
+            pair.here.bulk(notes(f"here {part}", 150))
+            pair.there.attach(f"file {part}", binary=("application/octet-stream", BINARY[1][:200_000]))
+            for row in pair.there.bulk(notes(f"there {part}", 150)):
+                acknowledged[row["id"]] = [row["rev"]]
+            before = device.ask("seen")
+            wait_until(lambda before=before: device.ask("seen") != before)
+            site.kill()
+            seen = device.ask("seen")
+            assert seen["pushed"] + seen["pulled"] < 2 * 150 * (part + 1), "too late to interrupt"
+            pair.here.bulk(notes(f"offline {part}", 20))
+            pair.here.edit("here 0-000", edited=part)
+            site.start_again()
+        pair.assert_become_identical()
+        assert pair.there.missing(acknowledged) == {}
+        device.ask("stopSync")
