@@ -17,12 +17,12 @@ from couchlite.security import ANONYMOUS, Principal
 from couchlite.server import Server
 
 from .errors import EndpointRefused, ReplicationError
-from .http_peer import HttpPeer, tls_context
+from .http_client import LOOPBACK, tls_context
+from .http_peer import HttpPeer
 from .local_peer import LocalPeer
 from .options import Endpoint, Options
 from .peer import Peer
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 BUILT_IN_FILTERS = (None, "_design")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _AUTH_SESSION = re.compile(r'(?:^|;)\s*AuthSession="?([^;"\s]*)')

@@ -41,7 +41,7 @@ def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
         homes = HOMES.get(top)
         assert homes is None or any(name.startswith(home) for home in homes), f"{name} imports {module}"
         if module.startswith("aiohttp"):
-            assert room > 1 or name == "replicator/http_peer.py", f"{name} imports {module}"
+            assert room > 1 or name == "replicator/http_client.py", f"{name} imports {module}"
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ make a server one that knows less."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -99,3 +100,47 @@ async def faulty_proxy(upstream: str, host: str = "127.0.0.1") -> AsyncIterator[
             yield proxy
         finally:
             await runner.cleanup()
+
+
+class Line:
+    """A TCP connection to a server, as long as it is not down."""
+
+    def __init__(self, target_port: int) -> None:
+        self._target_port = target_port
+        self._writers: set[asyncio.StreamWriter] = set()
+        self.is_down = False
+
+    def cut(self) -> None:
+        """Lose every connection, and every new one until `is_down` is False again."""
+        self.is_down = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_down:
+            writer.transport.abort()
+            return
+        there = await asyncio.open_connection("127.0.0.1", self._target_port)
+        self._writers |= {writer, there[1]}
+        await asyncio.gather(self._pump(reader, there[1]), self._pump(there[0], writer))
+        self._writers -= {writer, there[1]}
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@asynccontextmanager
+async def line(target: str) -> AsyncIterator[tuple[Line, str]]:
+    """A line to the server at the URL `target`, and the URL of its end here."""
+    carrier = Line(int(target.rpartition(":")[2]))
+    listening = await asyncio.start_server(carrier.carry, "127.0.0.1", 0)
+    try:
+        yield carrier, f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+        carrier.cut()
+        await asyncio.sleep(0.05)  # for what was cut to end

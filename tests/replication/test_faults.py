@@ -79,7 +79,8 @@ async def test_a_source_without_multipart_and_bulk_get_gives_everything(server: 
     async with faulty_proxy(other.url) as proxy:
         proxy.is_plain = True
         source = {"url": f"{proxy.url}/original", "auth": other.endpoint("")["auth"]}
-        status, told = await server.replicate(source, server.endpoint("copy"), create_target=True)
+        options = {"create_target": True, "http_connections": 1}
+        status, told = await server.replicate(source, server.endpoint("copy"), **options)
     assert (status, told["history"][0]["bulk_get_docs"]) == (200, 0)
     assert await contents(server, "copy") == await contents(other, "original")
 

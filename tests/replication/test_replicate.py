@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from .databases import Couch, contents, fill, graft
+from .faults import line
 
 
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10.0) -> None:
@@ -270,3 +271,28 @@ async def test_other_methods_are_not_allowed(server: Couch, method: str) -> None
 async def test_odd_pages_of_jobs_are_refused(server: Couch, query: str, reason: str) -> None:
     status, told = await server.ask("GET", f"/_scheduler/jobs?{query}")
     assert (status, told) == (400, {"error": "query_parse_error", "reason": reason})
+
+
+@pytest.mark.parametrize("end", ["source", "target"])
+async def test_a_continuous_replication_outlives_the_network(
+    server: Couch, other: Couch, source: dict[str, Any], end: str
+) -> None:
+    async with line(other.url) as (connection, url):
+        distant = {"url": f"{url}/distant", "auth": source["auth"]}
+        await other.ask("PUT", "/distant")
+        ends = (distant, server.endpoint("target")) if end == "source" else (source, distant)
+        written, read = (other, "distant"), (server, "target")
+        if end == "target":
+            written, read = (server, "source"), (other, "distant")
+        status, _ = await server.replicate(*ends, continuous=True, connection_timeout=3000)
+        assert status == 202
+        await written[0].ask("PUT", f"/{written[1]}/before", {})
+        await until(lambda: has(*read, "before"))
+        connection.cut()
+        await written[0].ask("PUT", f"/{written[1]}/meanwhile", {})
+        await asyncio.sleep(0.5)
+        connection.is_down = False
+        await until(lambda: has(*read, "meanwhile"), 20)
+        await written[0].ask("PUT", f"/{written[1]}/after", {})
+        await until(lambda: has(*read, "after"))
+        await server.replicate(*ends, continuous=True, cancel=True)
