@@ -36,8 +36,10 @@ from . import (
     db_updates,
     documents,
     errors,
+    find,
     listings,
     local,
+    mango_indexes,
     node,
     replication,
     response,
@@ -149,6 +151,8 @@ DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
     ("_view_cleanup",): Route(database_admin, "POST", {"POST": views.clean_up}),
     ("_temp_view",): Route(member, "POST", {"POST": views.no_temporary_view}),
     ("_purge",): Route(administered_database, "POST", {"POST": databases.purge}),
+    ("_find",): Route(member, "POST", {"POST": find.find}),
+    ("_explain",): Route(member, "POST", {"POST": find.explain}),
     ("_purged_infos",): Route(member, "GET", {"GET": databases.purged_infos}),
     ("_purged_infos_limit",): Route(
         administered_database,
@@ -161,6 +165,11 @@ DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
 
 # /{db}/{name}/...: whatever follows
 DATABASE_PREFIX_ROUTES = {
+    "_index": Route(
+        member,
+        "GET,POST",
+        {"GET": mango_indexes.listing, "POST": mango_indexes.create, "DELETE": mango_indexes.delete},
+    ),
     "_compact": Route(database_admin, "POST", {"POST": databases.compact}),
     "_shards": Route(member, "GET", {"GET": databases.shard_of}),
 }

@@ -59,19 +59,19 @@ class DesignViews:
         self.options: Mapping[str, Any] = options if isinstance(options, dict) else {}
         self._scope = scope
         views = document.get("views")
-        self._views: Mapping[str, Any] = views if isinstance(views, dict) else {}
+        self.sources: Mapping[str, Any] = views if isinstance(views, dict) else {}
         self._found: dict[str, IndexDefinition] = {}
 
     @property
     def names(self) -> list[str]:
         """The views that have a map function."""
-        return [name for name, view in self._views.items() if isinstance(view, dict) and "map" in view]
+        return [name for name, view in self.sources.items() if isinstance(view, dict) and "map" in view]
 
     def find(self, name: str) -> IndexDefinition:
         """:raises NotFound: "missing_named_view"."""
         found = self._found.get(name)
         if found is None:
-            view = self._views.get(name)
+            view = self.sources.get(name)
             if not isinstance(view, dict) or "map" not in view:
                 raise NotFound("missing_named_view")
             found = self._found[name] = self._define(view)
@@ -92,7 +92,7 @@ class DesignViews:
         options = options if isinstance(options, dict) else {}
         include_design = self.options.get("include_design") is True
         local_seq = self.options.get("local_seq") is True
-        lib = self._views.get("lib", {}) if self.language == JAVASCRIPT else {}
+        lib = self.sources.get("lib", {}) if self.language == JAVASCRIPT else {}
         signature = _digest(
             [
                 FORMAT_VERSION,

@@ -9,8 +9,9 @@ from .. import records
 from ..document import render
 from ..errors import NotFound
 from ..jsontext import loads
+from ..mango.indexes import MangoIndex, of_design_document
 from ..records import State
-from .definition import DesignViews
+from .definition import QUERY, DesignViews, IndexDefinition
 
 if TYPE_CHECKING:
     from ..database import Database
@@ -26,6 +27,8 @@ class Found(NamedTuple):
 
 _Known = dict[str, tuple[bytes, DesignViews]]
 _cache: WeakKeyDictionary[Database, _Known] = WeakKeyDictionary()
+
+_mango: WeakKeyDictionary[Database, tuple[int, dict[MangoIndex, IndexDefinition]]] = WeakKeyDictionary()
 
 
 def find(database: Database, doc_id: str) -> Found:
@@ -44,6 +47,22 @@ def all_of(database: Database) -> list[DesignViews]:
             found += [_views(database, snapshot, doc_id.decode()) for doc_id in page.ids]
         start = page.resume
     return found
+
+
+def mango_indexes(database: Database) -> tuple[dict[MangoIndex, IndexDefinition], State]:
+    """Mango's indexes of a database, and what it was at the same moment."""
+    with database.snapshot() as snapshot:
+        state = snapshot.state()
+    known = _mango.get(database)
+    if known is None or known[0] != state.design_seq:
+        found = {
+            index: views.find(index.name)
+            for views in all_of(database)
+            if views.language == QUERY
+            for index in of_design_document({"_id": views.id, "language": QUERY, "views": views.sources})
+        }
+        known = _mango[database] = (state.design_seq, found)
+    return known[1], state
 
 
 def _views(database: Database, snapshot: Snapshot, doc_id: str) -> DesignViews:

@@ -24,19 +24,15 @@ DIFFERENCES_SHOWN = 20
 
 LATER = {
     "design_functions": "show, list, update and rewrite functions",
-    "mango": "Mango queries and indexes",
     "node": "node statistics and resharding",
     "partitioned": "partitioned databases",
-    "users-opened-db": "Mango queries",
 }
 """Areas and scenarios of what is not built yet. One that passes fails its test: none outlives its reason."""
 
 
 LATER_STEPS = {
-    "bad-duplicate-keys": ("/_find", "Mango queries"),
-    "bad-wrong-types": ("/_(find|explain|index)", "Mango queries and indexes"),
     "doc-design-docs": ("/_info", "a newer ICU"),
-    "client-pouchdb-remote": ("/_(find|explain|index)", "Mango queries and indexes"),
+    "users-opened-db": ("/_bulk_get", "an error of CouchDB's own instead of an owner's document"),
 }
 """Of scenarios that are played otherwise: a pattern of the paths whose answers may differ, and why."""
 
