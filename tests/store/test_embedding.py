@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from couchlite import AsyncDatabase, Conflict, Database, Leaf, NotFound
+from couchlite import AsyncDatabase, Conflict, Database, Leaf, NotFound, Server
 
 from .helpers import attachment, graft
 
@@ -43,11 +43,11 @@ async def test_a_feed_gives_what_is_there_and_then_what_comes(database: Database
     await feed.aclose()
 
 
-async def test_a_feed_ends_when_its_database_is_deleted(database: Database) -> None:
+async def test_a_feed_ends_when_its_database_is_deleted(store: Server, database: Database) -> None:
     feed = AsyncDatabase(database).changes()
     waiting = asyncio.ensure_future(anext(feed, None))
     await asyncio.sleep(0.05)
-    database.mark_gone()
+    await asyncio.to_thread(store.delete, "notes")
     assert await asyncio.wait_for(waiting, 5) is None
 
 
