@@ -18,6 +18,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -153,9 +154,7 @@ class Catalog:
             batch.put(CatalogSpace.DATABASES, name.encode(), row)
             _log(batch, name, "created")
 
-        with self.folders.new(entry.uuid) as path:
-            fill(entry, path)
-            self.folders.sync(path)
+        with self.folders.new(entry.uuid, partial(fill, entry)):
             self._engine.write(run)
         self.beacon.change()
         return entry
@@ -176,6 +175,7 @@ class Catalog:
             _log(batch, name, "deleted")
             return _entry(name, row)
 
+        self.folders.doom(self.find(name).uuid)
         entry = self._engine.write(run)
         self.beacon.change()
         return entry

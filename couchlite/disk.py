@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -55,3 +56,18 @@ def locked_directory(path: Path, operation: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def make_locked_directory(path: Path) -> int:
+    """Make a directory whose lock tells others that it is in use; the descriptor that holds it.
+
+    :raises OSError:
+    """
+    while True:
+        path.mkdir()
+        with contextlib.suppress(FileNotFoundError):
+            descriptor = locked_directory(path, fcntl.LOCK_EX)
+            if path.exists():
+                return descriptor
+            os.close(descriptor)
+        # Somebody took it for abandoned, and removed it, before it was locked.

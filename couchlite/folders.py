@@ -1,6 +1,7 @@
 """The folders of databases, db/<uuid>/: made before the catalog lists them, removed once it doesn't.
 
-    db/<uuid>/unlisted      while it is made; its maker holds a lock on the folder
+    db/<uuid>.new/          while it is filled; its maker holds a lock on the folder
+    db/<uuid>/unlisted      until the catalog lists it, still locked; and from just before it doesn't any more
     db/<uuid>.deleted/      while it is removed
 
 What must stay true here: a process may be killed at any moment, and what it was making or removing is swept
@@ -13,16 +14,14 @@ import contextlib
 import fcntl
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .disk import locked_directory, storage_failure, sync_directory
+from .disk import locked_directory, make_locked_directory, storage_failure, sync_directory
 
 MARK = "unlisted"
-DELETED_SUFFIX = ".deleted"
-EMPTY_S = 60.0
-"""An empty folder this old was not just made by somebody about to lock it."""
+NEW = ".new"
+DELETED = ".deleted"
 
 
 class Folders:
@@ -35,39 +34,43 @@ class Folders:
         return self.directory / uuid
 
     @contextlib.contextmanager
-    def new(self, uuid: str) -> Iterator[Path]:
-        """A new folder, to be filled and listed in the context; gone again when that fails.
+    def new(self, uuid: str, fill: Callable[[Path], None]) -> Iterator[None]:
+        """A new folder, which survives a power cut, and is to be listed in the context; gone again when that
+        fails.
 
         :raises CouchliteError: the file system refuses.
         """
-        path = self.path(uuid)
+        draft = self.directory / (uuid + NEW)
         try:
-            path.mkdir()
-            held = locked_directory(path, fcntl.LOCK_EX)
-            (path / MARK).touch()
+            held = make_locked_directory(draft)
         except OSError as error:
-            shutil.rmtree(path, ignore_errors=True)
             raise storage_failure(error) from error
         try:
-            yield path
-            (path / MARK).unlink(missing_ok=True)
+            fill(draft)
+            try:
+                (draft / MARK).touch()
+                sync_directory(draft)
+                os.rename(draft, self.path(uuid))
+                sync_directory(self.directory)
+            except OSError as error:
+                raise storage_failure(error) from error
+            yield
+            (self.path(uuid) / MARK).unlink(missing_ok=True)
         except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
+            self.remove(uuid)
+            shutil.rmtree(draft, ignore_errors=True)
             raise
         finally:
             os.close(held)
 
-    def sync(self, path: Path) -> None:
-        """Make a new folder, and the names in it, survive a power cut."""
-        try:
-            sync_directory(path)
-            sync_directory(self.directory)
-        except OSError as error:
-            raise storage_failure(error) from error
+    def doom(self, uuid: str) -> None:
+        """The catalog is about to list a folder no more. On a full disk it goes without the mark."""
+        with contextlib.suppress(OSError):
+            (self.path(uuid) / MARK).touch()
 
     def remove(self, uuid: str) -> None:
-        """Remove a folder that is not listed any more."""
-        doomed = self.directory / (uuid + DELETED_SUFFIX)
+        """Remove a folder that is not listed, or not any more."""
+        doomed = self.directory / (uuid + DELETED)
         with contextlib.suppress(FileNotFoundError):
             os.rename(self.path(uuid), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
@@ -78,21 +81,19 @@ class Folders:
         for path in self.directory.iterdir():
             # One that vanishes meanwhile was removed by somebody else; one that is locked is being made.
             with contextlib.suppress(OSError):
-                if path.name.endswith(DELETED_SUFFIX):
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path.name not in known and _is_unfinished(path):
-                    _remove_unlisted(path, listed)
+                if path.name in known:
+                    (path / MARK).unlink()
+                elif path.suffix == DELETED:
+                    shutil.rmtree(path)
+                elif path.suffix == NEW or (path / MARK).exists():
+                    self._remove_dead(path, listed)
 
-
-def _is_unfinished(path: Path) -> bool:
-    names = os.listdir(path)
-    return MARK in names or (not names and time.time() - path.stat().st_mtime > EMPTY_S)
-
-
-def _remove_unlisted(path: Path, listed: Callable[[], set[str]]) -> None:
-    held = locked_directory(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    try:
-        if path.name not in listed():  # its maker may just have been through
-            shutil.rmtree(path, ignore_errors=True)
-    finally:
-        os.close(held)
+    def _remove_dead(self, path: Path, listed: Callable[[], set[str]]) -> None:
+        held = locked_directory(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            if path.suffix == NEW:
+                shutil.rmtree(path)
+            elif path.name not in listed():  # its maker may just have been through
+                self.remove(path.name)
+        finally:
+            os.close(held)

@@ -17,7 +17,7 @@ import weakref
 from io import FileIO
 from pathlib import Path
 
-from .disk import locked_directory
+from .disk import locked_directory, make_locked_directory
 
 
 class Spool:
@@ -52,17 +52,10 @@ class Spool:
         # Not with parents=True: it would bring back the directory of a database deleted meanwhile.
         self._parent.parent.mkdir(exist_ok=True)
         self._parent.mkdir(exist_ok=True)
-        while True:
-            path = self._parent / secrets.token_hex(8)
-            path.mkdir()
-            try:
-                descriptor = locked_directory(path, fcntl.LOCK_EX)
-            except FileNotFoundError:
-                continue  # a sweep came between
-            if path.exists():
-                weakref.finalize(self, _give_up, descriptor, path)
-                return path
-            os.close(descriptor)
+        path = self._parent / secrets.token_hex(8)
+        descriptor = make_locked_directory(path)
+        weakref.finalize(self, _give_up, descriptor, path)
+        return path
 
 
 def _give_up(descriptor: int, path: Path) -> None:
