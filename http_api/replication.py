@@ -77,7 +77,7 @@ def _service(request: Request) -> Replications:
     app = request.app
     if app.replications is None:
         scheme, host, port = _reached_at(request)
-        here = Here(scheme, {host, *LOOPBACK}, port)
+        here = Here(scheme, {host.strip("[]"), *LOOPBACK}, port)
         app.replications = InProcess(app.server, app.accounts, app.functions, here)
     return app.replications
 

@@ -74,7 +74,8 @@ class FaultyProxy:
         headers = {name: request.headers[name] for name in kept if name in request.headers}
         if self.is_plain and "multipart" in headers.get("Accept", ""):
             headers["Accept"] = "application/json"
-        url = URL(self._upstream + request.raw_path, encoded=True)
+        path = URL(request.raw_path, encoded=True).raw_path_qs  # a proxy is told the whole address
+        url = URL(self._upstream + path, encoded=True)
         async with self._session.request(request.method, url, data=body, headers=headers) as answer:
             shown = {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
             if "Set-Cookie" in answer.headers:

@@ -108,3 +108,14 @@ async def test_bodies_go_compressed_to_distant_servers(server: Couch, other: Cou
         status, told = await server.replicate(server.endpoint("original"), target, create_target=True)
         assert (status, told["history"][0]["docs_written"]) == (200, 99)
         assert "gzip" in proxy.encodings
+
+
+async def test_requests_go_through_a_proxy(server: Couch, other: Couch) -> None:
+    await fill_a_little(other, "original")
+    source = {"url": "http://nowhere.invalid/original", "auth": other.endpoint("")["auth"]}
+    async with faulty_proxy(other.url) as proxy:
+        options = {"create_target": True, "source_proxy": proxy.url}
+        status, told = await server.replicate(source, server.endpoint("copy"), **options)
+        assert status == 200, told
+        assert proxy.count > 5
+    assert await contents(server, "copy") == await contents(other, "original")
