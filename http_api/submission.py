@@ -31,6 +31,8 @@ from .request import Request
 IN_LOOP_MAX_EDITS = 2_000
 """To parse and hash so many takes some 20 ms. With more, a thread does it, so that other requests get their
 turn meanwhile."""
+IN_LOOP_MAX_BYTES = 1024 * 1024
+"""The same for the texts of few, large documents."""
 STAGE_IN_LOOP_MAX_BYTES = 64 * 1024
 """Inline attachments up to this are hashed and compressed on the spot; more are left to a thread."""
 
@@ -205,13 +207,14 @@ async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) 
     try:
         await _stage(database, edits)
         # In a thread it can't be cancelled, so there must be nothing that would then be discarded meanwhile.
-        is_many = len(edits) > IN_LOOP_MAX_EDITS and not any(edit.attachments for edit in edits)
+        is_much = len(edits) > IN_LOOP_MAX_EDITS or sum(len(edit.body) for edit in edits) > IN_LOOP_MAX_BYTES
+        in_thread = is_much and not any(edit.attachments for edit in edits)
         if new_edits:
             send = database.submit_edits
-            edited = await asyncio.to_thread(send, edits) if is_many else send(edits)
+            edited = await asyncio.to_thread(send, edits) if in_thread else send(edits)
         else:
             graft = database.submit_replicated
-            grafted = await asyncio.to_thread(graft, edits) if is_many else graft(edits)
+            grafted = await asyncio.to_thread(graft, edits) if in_thread else graft(edits)
     except BaseException:
         for edit in edits:
             discard(edit.attachments)
