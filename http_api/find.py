@@ -11,8 +11,9 @@ mango_cursor and mango_cursor_view.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,12 +24,12 @@ from couchlite.changes_docs import DocOptions
 from couchlite.collation import sort_key
 from couchlite.index import Index, designs, store
 from couchlite.index.layout import ROW_END, before_id, behind_id
-from couchlite.jsontext import dumps, loads, loads_own
+from couchlite.jsontext import dumps, loads, loads_near
 from couchlite.mango import compile_normalized, planner
 from couchlite.mango.conditions import fields_of
 from couchlite.mango.planner import Plan, Wanted
 from couchlite.mango.projection import compile_projection
-from couchlite.records import State
+from couchlite.records import SeqColumns, State
 from couchlite.snapshot import Snapshot
 
 from . import response, views
@@ -41,6 +42,8 @@ FIRST_PAGE_EXTRA_ROWS = 1
 """Beyond the limit: CouchDB counts the row that it stops at."""
 _DESIGN, _DESIGN_END = b"_design/", b"_design0"
 _SEPARATOR = b",\r\n"
+_EXACT = re.compile(rb'[0-9]{19}|"\$mod"')
+"""In selectors that tell integers beyond 64 bits from the nearest double."""
 
 
 async def find(request: Request) -> web.StreamResponse:
@@ -89,12 +92,10 @@ class Candidates(NamedTuple):
 
     keys: Sequence[Any]
     ids: Sequence[bytes]
-    texts: Sequence[bytes | None]
-    """The documents as JSON; None for one that is gone, or that was not read since the row has all of it."""
     values: Sequence[Any]
-    """The documents; None for one that is gone."""
-    rows: int
-    """How many rows were read for them."""
+    """What the selector has to see of the documents; None for one that is gone."""
+    text_of: Callable[[int], bytes] | None
+    """A document as JSON; None when `values` are all there is to show."""
 
 
 @dataclass(slots=True)
@@ -127,6 +128,10 @@ class _Cursor:
         self._project = compile_projection(list(options.fields))
         self._covered = planner.covers(plan.index, _needed_fields(options))
         self._doc_options = DocOptions(conflicts=options.conflicts)
+        self._needs_bodies_only = not options.conflicts and not any(
+            name[:1] in ("_", "$") for name in fields_of(options.selector)
+        )
+        self._asks_exactly = _EXACT.search(dumps(options.selector)) is not None
         self._rest = self._whole_range()
         self._last: Bookmark | None = None
         self._skip = options.skip
@@ -193,7 +198,7 @@ class _Cursor:
     def _shown(self, page: Candidates) -> tuple[list[bytes], bool]:
         """The documents of a page that are part of the answer, and whether it is complete."""
         shown: list[bytes] = []
-        self._rows_examined += page.rows
+        self._rows_examined += len(page.values)
         for at, value in enumerate(page.values):
             if value is None:
                 continue
@@ -207,13 +212,21 @@ class _Cursor:
             if self._skip:
                 self._skip -= 1
                 continue
-            text = page.texts[at]
-            if self._project is not None or text is None:
-                text = dumps(self._project(value) if self._project is not None else value)
-            shown.append(text)
+            shown.append(self._text(page, at))
             self._limit -= 1
             self._results += 1
         return shown, not self._limit
+
+    def _text(self, page: Candidates, at: int) -> bytes:
+        """What is shown of a document."""
+        if page.text_of is None:
+            value = page.values[at]
+        else:
+            text = page.text_of(at)
+            if self._project is None:
+                return text
+            value = loads(text)
+        return dumps(value if self._project is None else self._project(value))
 
     # pages
 
@@ -228,9 +241,13 @@ class _Cursor:
             kept = [at for at, doc_id in enumerate(columns.ids) if not doc_id.startswith(_DESIGN)]
             if len(kept) < len(columns.ids):
                 columns = columns.pick(kept)
-            texts = changes_docs.winner_texts(snapshot, columns, self._doc_options)
-        ids = columns.ids[: len(texts)]
-        if len(texts) < len(columns.ids):
+            seen = self._bodies(snapshot, columns) if self._needs_bodies_only else None
+            texts = (
+                None if seen is not None else changes_docs.winner_texts(snapshot, columns, self._doc_options)
+            )
+        seen = seen if seen is not None else texts or []
+        ids = columns.ids[: len(seen)]
+        if len(seen) < len(columns.ids):
             self._go_on_behind_id(ids[-1])
         elif page.resume is None:
             rest.go_on(b"", b"")
@@ -239,7 +256,17 @@ class _Cursor:
         else:
             rest.go_on(page.resume, rest.stop)
         keys = [doc_id.decode() for doc_id in ids]
-        return Candidates(keys, ids, texts, _values(texts), len(ids))
+        if texts is not None:
+            return Candidates(keys, ids, self._values(texts), texts.__getitem__)
+        revs = columns.revs
+        return Candidates(keys, ids, self._values(seen), lambda at: _spliced(keys[at], revs[at], seen[at]))
+
+    def _bodies(self, snapshot: Snapshot, columns: SeqColumns) -> list[bytes] | None:
+        """The bodies of the first documents: as many as fit into a page; None when one of them is more than
+        its body."""
+        bodies = snapshot.plain_bodies([records.u64(number) for number in columns.bodies])
+        found = [body for body in bodies if body is not None]
+        return found if len(found) == len(bodies) else None
 
     def _go_on_behind_id(self, doc_id: bytes) -> None:
         if self._options.descending:
@@ -254,14 +281,15 @@ class _Cursor:
         rows: list[dict[str, Any]] = loads(b"[%b]" % b",".join(page.texts))
         keys, ids = [row["key"] for row in rows], [row["id"].encode() for row in rows]
         if self._covered:
-            texts: Sequence[bytes | None] = [None] * len(rows)
             values: Sequence[Any] = [self._document_of(row) for row in rows]
+            text_of: Callable[[int], bytes] | None = None
         else:
             with self._database.snapshot() as snapshot:
                 texts = self._texts(snapshot, ids)
-            values = _values(texts)
-        if len(texts) < len(rows):
-            last, ended = page.keys[len(texts) - 1], False
+            values = self._values(texts)
+            text_of = _text_at(texts)
+        if len(values) < len(rows):
+            last, ended = page.keys[len(values) - 1], False
         else:
             last, ended = (page.keys[-1] if page.keys else b""), page.ended
         if ended:
@@ -270,7 +298,7 @@ class _Cursor:
             rest.go_on(rest.start, last)
         else:
             rest.go_on(last + b"\0", rest.stop)
-        return Candidates(keys, ids, texts, values, len(texts))
+        return Candidates(keys, ids, values, text_of)
 
     def _texts(self, snapshot: Snapshot, ids: Sequence[bytes]) -> list[bytes | None]:
         """The documents of the first rows: as many as fit into a page."""
@@ -301,6 +329,12 @@ class _Cursor:
         for (name, _direction), value in zip(self._chosen.fields, row["key"], strict=True):
             document[name] = value
         return document
+
+    def _values(self, texts: Sequence[bytes | None]) -> Sequence[Any]:
+        """What documents say, as exactly as the selector asks."""
+        whole = b"[%b]" % b",".join([b"null" if text is None else text for text in texts])
+        found: list[Any] = loads(whole) if self._asks_exactly else loads_near(whole)
+        return found
 
     # ranges
 
@@ -342,11 +376,14 @@ def _needed_fields(options: FindOptions) -> list[str] | None:
     return None if any("." in name or "\\" in name for name in needed) else needed
 
 
-def _values(texts: Sequence[bytes | None]) -> Sequence[Any]:
-    if None not in texts:
-        found: list[Any] = loads_own(b"[%b]" % b",".join(texts))  # type: ignore[arg-type] # there is no None
-        return found
-    return [None if text is None else loads_own(text) for text in texts]
+def _text_at(texts: Sequence[bytes | None]) -> Callable[[int], bytes]:
+    return lambda at: texts[at] or b"null"
+
+
+def _spliced(doc_id: str, rev: bytes, body: bytes) -> bytes:
+    """A document without attachments as JSON."""
+    comma = b"," if len(body) > 2 else b""
+    return b'{"_id":%b,"_rev":%b%b%b' % (dumps(doc_id), dumps(rev.decode()), comma, body[1:])
 
 
 # --- _explain
