@@ -169,6 +169,27 @@ WANTED = st.lists(_object(id=IDS, rev=REVS, atts_since=ANY_REVS), max_size=3)
 REVS_OF_IDS = st.dictionaries(IDS, ANY_REVS, max_size=3)
 SELECTORS = st.dictionaries(NAMES, VALUES, max_size=3)
 SOME_IDS = st.lists(IDS, max_size=3)
+SORTS = st.lists(IDS | st.dictionaries(IDS, st.sampled_from(["asc", "desc", ""]), max_size=2), max_size=2)
+FINDS = _object(
+    selector=SELECTORS,
+    fields=SOME_IDS,
+    sort=SORTS,
+    limit=st.integers(0, 5),
+    skip=NUMBERS,
+    bookmark=IDS | BASE64,
+    use_index=IDS | SOME_IDS,
+    update=st.booleans(),
+    conflicts=st.booleans(),
+    r=NUMBERS,
+    execution_stats=st.booleans(),
+)
+MANGO_INDEXES = _object(
+    index=_object(fields=SORTS, partial_filter_selector=SELECTORS),
+    name=IDS,
+    ddoc=IDS,
+    type=st.sampled_from(["json", "text", "nouveau", "special", "x"]),
+    partitioned=st.booleans(),
+)
 PEOPLE = _object(names=SOME_IDS, roles=SOME_IDS)
 BATCHES = _object(docs=st.lists(DOCUMENTS, max_size=3), new_edits=st.booleans())
 
@@ -191,6 +212,12 @@ CALLS: dict[str, st.SearchStrategy[Any]] = {
     "POST /db/_changes?filter=_doc_ids": _object(doc_ids=SOME_IDS),
     "POST /db/_changes?filter=_selector": _object(selector=SELECTORS, fields=SOME_IDS),
     "POST /db/_changes": _object(doc_ids=SOME_IDS, selector=SELECTORS),
+    "POST /db/_find": FINDS,
+    "POST /db/_explain": FINDS,
+    "POST /db/_index": MANGO_INDEXES,
+    "POST /db/_design/doc/_view/v": QUERIES,
+    "POST /db/_design/doc/_view/v?group_level=1": QUERIES,
+    "POST /db/_design/doc/_view/v/queries": _object(queries=st.lists(QUERIES, max_size=3)),
     "PUT /db/_security": _object(admins=PEOPLE, members=PEOPLE),
     "PUT /db/_revs_limit": st.just(1000),
     "PUT /db/_purged_infos_limit": st.just(1000),
@@ -344,6 +371,7 @@ QUERY_VALUES = st.one_of(
                 "continuous",
                 "longpoll",
                 "eventsource",
+                "websocket",
                 "normal",
                 "main_only",
                 "all_docs",
@@ -452,6 +480,7 @@ _LINES = [
         b"GET /" + b"x" * 70_000 + b" HTTP/1.1",
     ),
     *(
+        b"GET /db/_changes?feed=websocket HTTP/1.1",
         b"GET /\r HTTP/1.1",
         b"GET /\n/ HTTP/1.1",
         b"\x16\x03\x01\x02\x00\x01\x00",
@@ -506,6 +535,7 @@ _FIELDS = [
         b"Host: b",
         b"Content-Encoding: gzip",
         b"Sec-WebSocket-Key: x",
+        b"Sec-WebSocket-Version: 13",
         b"\xff: \xff",
     ),
 ]
