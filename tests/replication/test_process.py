@@ -45,6 +45,7 @@ def test_all_workers_see_the_same_jobs(tmp_path: Path) -> None:
         asked = {"source": "a", "target": "b", "continuous": True}
         _, started = ask(server, "POST", "/_replicate", asked)
         job = f"/_scheduler/jobs/{started['_local_id']}"
+        wait_until(lambda: ask(server, "GET", "/_active_tasks")[1] != [])
         for _ in range(10):  # each by a connection of its own
             assert ask(server, "GET", job)[0] == 200
             assert len(ask(server, "GET", "/_active_tasks")[1]) == 1
