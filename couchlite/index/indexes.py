@@ -61,6 +61,7 @@ class Index:
         self.definition = definition
         self.path = path
         self.engine = LmdbEnvironment(path, IndexSpace, create=True)
+        self._inode = os.stat(path).st_ino
         self.remembered = Remembered()
         self.waiting = 0
         """How many wait for it to be built."""
@@ -74,6 +75,13 @@ class Index:
     def state(self) -> State:
         with self.engine.read() as reader:
             return store.state_of(reader)
+
+    def is_in_place(self) -> bool:
+        """Whether its files are those that other processes find: one of them may have removed them."""
+        try:
+            return os.stat(self.path).st_ino == self._inode
+        except FileNotFoundError:
+            return False
 
     def is_building(self) -> bool:
         """Whether any process is at it."""
@@ -182,13 +190,13 @@ class Indexes:
     def get(self, definition: IndexDefinition) -> Index:
         """The index of a view; empty when it was never built. :raises DatabaseNotFound:"""
         index = self._open.get(definition.signature)
-        if index is not None:
+        if index is not None and index.is_in_place():
             return index
         with self._lock:
             if self._closed:
                 raise DatabaseNotFound()
             index = self._open.get(definition.signature)
-            if index is None:
+            if index is None or not index.is_in_place():
                 path = self._path / definition.signature
                 try:
                     self._path.mkdir(exist_ok=True)

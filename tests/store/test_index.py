@@ -513,6 +513,17 @@ def test_unwanted_indexes_are_removed(database: Database, functions: IndexFuncti
     assert len(shown(built(database, dropped, functions))) == 1
 
 
+def test_an_index_that_another_process_removed_is_made_again(
+    database: Database, functions: IndexFunctions
+) -> None:
+    database.put({"_id": "a", "keys": [1]})
+    removed = built(database, view(), functions)
+    shutil.rmtree(removed.path)
+    again = built(database, view(), functions)
+    assert again is not removed and len(shown(again)) == 1
+    assert len(shown(removed)) == 1  # for those who still read it
+
+
 def test_a_long_build_shows_as_a_task_and_is_read_meanwhile(
     tmp_path: Path, functions: IndexFunctions
 ) -> None:
