@@ -142,7 +142,7 @@ async def up_to_date(
 
 
 def _log_failure(done: Any) -> None:
-    error = done.exception()
+    error = None if done.cancelled() else done.exception()
     if error is not None and not isinstance(error, CouchliteError):
         logger.error("an index could not be updated", exc_info=error)
 
