@@ -261,25 +261,6 @@ class Settings:
         self._engine.write(run)
         self._beacon.change()
 
-    def set_default(self, key: str, value: Callable[[], str]) -> str:
-        """The stored value, which becomes `value()` when there is none yet; one process wins."""
-
-        def run(batch: Batch) -> str:
-            stored = batch.get(CatalogSpace.SETTINGS, key.encode())
-            if stored is not None:
-                return stored.decode()
-            fresh = value()
-            batch.put(CatalogSpace.SETTINGS, key.encode(), fresh.encode())
-            _count_version(batch)
-            return fresh
-
-        known = self.get(key)
-        if known:
-            return known
-        stored = self._engine.write(run)
-        self._beacon.change()
-        return stored
-
     def delete(self, key: str) -> bool:
         def run(batch: Batch) -> bool:
             _count_version(batch)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -280,7 +280,3 @@ def render(
 def digest_part(rev: Rev) -> str:
     """A revision's text without the generation, as `_revisions` lists it."""
     return revision_digest_text(rev.digest)
-
-
-def rev_texts(revs: Iterable[Rev]) -> list[str]:
-    return [str(rev) for rev in revs]

@@ -6,12 +6,12 @@
     ├── Unauthorized (401), Forbidden (403)
     ├── NotFound (404)
     │   ├── DatabaseNotFound
-    ├── MethodNotAllowed (405), NotAcceptable (406)
+    ├── MethodNotAllowed (405)
     ├── Conflict (409)
     ├── PreconditionFailed (412)
     │   ├── DatabaseExists, MissingStub
     ├── TooLarge (413)
-    ├── UnsupportedMediaType (415), RangeNotSatisfiable (416), ExpectationFailed (417)
+    ├── UnsupportedMediaType (415), RangeNotSatisfiable (416)
     ├── InternalError (500)
     ├── NotImplementedHere (501)
     ├── InsufficientStorage (507)
@@ -105,11 +105,6 @@ class MethodNotAllowed(CouchliteError):
         super().__init__(f"Only {allowed} allowed", headers={"Allow": allowed})
 
 
-class NotAcceptable(CouchliteError):
-    status = 406
-    error = "not_acceptable"
-
-
 class Conflict(CouchliteError):
     status = 409
     error = "conflict"
@@ -146,11 +141,6 @@ class RangeNotSatisfiable(CouchliteError):
     status = 416
     error = "requested_range_not_satisfiable"
     default_reason = "Requested range not satisfiable"
-
-
-class ExpectationFailed(CouchliteError):
-    status = 417
-    error = "expectation_failed"
 
 
 class InternalError(CouchliteError):

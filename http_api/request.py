@@ -238,10 +238,6 @@ class Request:
         text = self.headers.get("Content-Length")
         return int(text) if text is not None and text.isdecimal() else None
 
-    @property
-    def has_body(self) -> bool:
-        return self.raw.body_exists
-
     def require_json_type(self) -> None:
         """Raise UnsupportedMediaType unless Content-Type is application/json, compared case-sensitively as
         there.

@@ -18,7 +18,7 @@ that their order is kept and what follows can be told from them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -142,14 +142,5 @@ def node_count(record: bytes) -> int:
     return int.from_bytes(record[:COUNT_BYTES], "big")
 
 
-def node_partial(record: bytes) -> bytes:
-    return record[COUNT_BYTES:]
-
-
 def level_prefix(level: int) -> bytes:
     return bytes((level,))
-
-
-def nodes_of(pairs: Iterator[tuple[bytes, bytes]]) -> list[tuple[bytes, int, bytes]]:
-    """Nodes as (row key, count, partial), from a scan of one level."""
-    return [(key[1:], int.from_bytes(record[:8], "big"), record[8:]) for key, record in pairs]

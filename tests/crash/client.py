@@ -6,7 +6,9 @@ import base64
 import http.client
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
+
+from ..shell.running import Answer
 
 ANSWER_TIMEOUT_S = 30.0
 _CREDENTIALS = "Basic " + base64.b64encode(b"adm:pass").decode()
@@ -18,16 +20,6 @@ class Unreachable(Exception):
 
 class Lost(Exception):
     """The connection broke: whether the request was taken is unknown."""
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
 
 
 class Client:
