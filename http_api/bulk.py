@@ -23,7 +23,7 @@ from couchlite.multipart import MixedWriter, Write
 from couchlite.reads import MissingRev
 from couchlite.revision import Rev
 
-from . import documents, response, user_documents
+from . import documents, response, system_documents
 from .documents import Options, parse_options
 from .request import Request
 from .response import Stream
@@ -194,7 +194,7 @@ class _BulkGet:
         self._database = request.database()
         self._items = items
         self._options = options
-        self._hides = not request.principal.is_admin and user_documents.concerns(request)
+        self._hides = not request.principal.is_admin and system_documents.concerns(request)
 
     async def send_json(self) -> web.StreamResponse:
         stream = Stream(self._request)
@@ -299,7 +299,7 @@ class _BulkGet:
 
     def _shown(self, revision: Revision, options: Options) -> tuple[Revision, Options] | _Failed:
         try:
-            return user_documents.shown(self._request, revision), options
+            return system_documents.shown(self._request, revision), options
         except CouchliteError as error:
             return _Failed(revision.id, revision.rev.text, error.error, error.reason)
 

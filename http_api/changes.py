@@ -18,10 +18,11 @@ from aiohttp import web
 
 from couchlite.changes_docs import DocOptions
 from couchlite.changes_feed import ChangesFeed, FeedOptions, Page
+from couchlite.changes_filters import SelectorFilter
 from couchlite.database import Database
 from couchlite.errors import BadRequest
 
-from . import changes_socket, documents, response
+from . import changes_socket, documents, response, system_documents
 from .changes_filters import filter_of
 from .changes_options import Options, parse_options
 from .changes_rows import Events, Framing, Lines, Results, RowFormat
@@ -67,6 +68,8 @@ async def _changes(request: Request, body: dict[str, Any] | None) -> web.StreamR
     database = request.database()
     options = parse_options(request)
     wanted = filter_of(request, options, body)
+    if "include_docs" in options or isinstance(wanted, SelectorFilter):
+        system_documents.check_reads_all(request)
     is_socket = options.feed == "websocket" and changes_socket.is_asked_for(request)
     if options.feed not in FRAMINGS and not is_socket:
         raise BadRequest("Supported `feed` types: normal, continuous, live, longpoll, eventsource")

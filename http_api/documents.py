@@ -37,7 +37,7 @@ from couchlite.revision import Rev
 from couchlite.revtree import Node
 from couchlite.snapshot import Snapshot
 
-from . import response, user_documents
+from . import response, system_documents
 from .request import Request, json_value
 
 IN_MEMORY_MAX_BYTES = 1024 * 1024
@@ -117,7 +117,7 @@ def _revisions(text: str) -> list[Rev]:
 
 async def get(request: Request) -> web.StreamResponse:
     """GET /{db}/{docid}."""
-    if not request.query_text and (request.principal.is_admin or not user_documents.concerns(request)):
+    if not request.query_text and (request.principal.is_admin or not system_documents.concerns(request)):
         return _get_plain(request)
     options = parse_options(request)
     if options.all_leaves or options.open_revs is not None:
@@ -147,7 +147,7 @@ def open_document(request: Request, options: Options) -> tuple[Revision, Meta]:
     """
     with request.database().snapshot() as snapshot:
         revision, meta = _open(snapshot, request.doc_id, options)
-    return user_documents.shown(request, revision), meta
+    return system_documents.shown(request, revision), meta
 
 
 def _open(snapshot: Snapshot, doc_id: str, options: Options) -> tuple[Revision, Meta]:
@@ -260,7 +260,7 @@ async def get_open_revs(request: Request, options: Options) -> web.StreamRespons
     if not results:
         raise NotFound("missing")
     results = [
-        result if isinstance(result, MissingRev) else user_documents.shown(request, result)
+        result if isinstance(result, MissingRev) else system_documents.shown(request, result)
         for result in results
     ]
     results.sort(key=lambda result: (isinstance(result, MissingRev), result.rev))

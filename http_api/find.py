@@ -32,7 +32,7 @@ from couchlite.mango.projection import compile_projection
 from couchlite.records import SeqColumns, State
 from couchlite.snapshot import Snapshot
 
-from . import response, views
+from . import response, system_documents, views
 from .find_options import Bookmark, FindOptions, read_find, setting
 from .request import Request
 from .response import Stream
@@ -48,6 +48,7 @@ _EXACT = re.compile(rb'[0-9]{19}|"\$mod"')
 
 async def find(request: Request) -> web.StreamResponse:
     """POST of a query."""
+    system_documents.check_reads_all(request)
     options, plan, index, _state = await _prepare(request)
     stream = Stream(request)
     await stream.write(b'{"docs":[')

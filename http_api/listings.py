@@ -24,7 +24,7 @@ from couchlite.local_docs import LocalDoc
 from couchlite.records import SeqColumns
 from couchlite.snapshot import Snapshot
 
-from . import documents, local, user_documents
+from . import documents, local, system_documents
 from .access import server_admin
 from .request import Request
 from .response import Stream
@@ -119,7 +119,7 @@ class _Listing:
         self._doc_options = DocOptions(bool(options.conflicts), options.att_encoding_info)
         encoding_info = {"att_encoding_info"} if options.att_encoding_info else set()
         self._data_options = documents.Options(flags=frozenset({"attachments"} | encoding_info))
-        self._hides = not request.principal.is_admin and user_documents.concerns(request)
+        self._hides = not request.principal.is_admin and system_documents.concerns(request)
         self._separator = b""
 
     async def write(self) -> None:
@@ -276,7 +276,7 @@ class _Listing:
     def _doc(self, revision: Revision, meta: Meta) -> Doc:
         if self._hides:
             try:
-                revision = user_documents.shown(self._request, revision)
+                revision = system_documents.shown(self._request, revision)
             except CouchliteError:
                 return b"null"
         if self._options.attachments and revision.attachments:

@@ -25,7 +25,7 @@ from couchlite.reads import MissingRev
 from couchlite.revision import Rev
 from couchlite.validation import Refusals
 
-from . import local, user_documents
+from . import local, system_documents
 from .request import Request
 
 IN_LOOP_MAX_EDITS = 2_000
@@ -194,9 +194,9 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
 async def _refusals(request: Request, edits: Sequence[Edit], *, new_edits: bool) -> Refusals:
     """For each edit what refuses it before the writer is asked, if anything does."""
     ask = partial(validation.refusals, request.database(), edits, request.principal, request.app.functions)
-    if not user_documents.concerns(request):
+    if not system_documents.concerns(request):
         return await ask(new_edits=new_edits)
-    by_users = await user_documents.refusals(request, edits, new_edits=new_edits)
+    by_users = await system_documents.refusals(request, edits, new_edits=new_edits)
     by_database = await ask(new_edits=new_edits, but_for=users.VALIDATION_FUNCTION)
     return [first or second for first, second in zip(by_database, by_users, strict=True)]
 

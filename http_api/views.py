@@ -28,7 +28,7 @@ from couchlite.records import State
 from couchlite.revision import Rev
 from couchlite.snapshot import Snapshot
 
-from . import documents, response
+from . import documents, response, system_documents
 from .request import Request
 from .response import Stream
 from .view_options import UNSET, ViewOptions, read_queries, read_view_options
@@ -93,6 +93,8 @@ def _is_reduced(definition: IndexDefinition, options: ViewOptions) -> bool:
 
 def _validate(request: Request, definition: IndexDefinition, options: ViewOptions) -> None:
     options.apply_limit(request.server.config, partitioned=False)
+    if options.include_docs:
+        system_documents.check_reads_all(request)
     if _is_reduced(definition, options):
         options.validate_as_reduce()
     else:

@@ -1,0 +1,125 @@
+"""The users database and replicator databases behind the document API: who sees and changes what of them. See
+couchlite.users and replicator.documents for the rules.
+
+For every other database, and for server administrators reading, these functions do nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from couchlite import users, validation
+from couchlite.document import Edit, Revision
+from couchlite.errors import Conflict, CouchliteError
+from couchlite.jsontext import dumps, loads
+from couchlite.revision import Rev, new_rev
+from couchlite.security import check_admin
+from couchlite.snapshot import Snapshot
+from replicator import documents as replications
+
+if TYPE_CHECKING:
+    from .request import Request
+
+
+def is_users(request: Request) -> bool:
+    """Whether the request is about the users database."""
+    return request.database().name == users.database_name(request.server.config)
+
+
+def is_replicator(request: Request) -> bool:
+    """Whether the request is about a replicator database."""
+    return replications.is_replicator(request.database().name)
+
+
+def concerns(request: Request) -> bool:
+    """Whether the request is about a database with rules of its own."""
+    return is_replicator(request) or is_users(request)
+
+
+def check_reads_all(request: Request) -> None:
+    """Where documents are read without `shown`: only admins of the database may, if it has rules of its own.
+
+    :raises Unauthorized, Forbidden:
+    """
+    if not request.principal.is_admin and is_replicator(request):
+        check_admin(request.database().security, request.principal)
+
+
+def shown(request: Request, revision: Revision) -> Revision:
+    """A revision as the principal may see it.
+
+    :raises NotFound: nothing of it. :raises Forbidden: it is a design document.
+    """
+    principal = request.principal
+    if principal.is_admin or not concerns(request):
+        return revision
+    security, config = request.database().security, request.server.config
+    fields = loads(revision.body)
+    if is_replicator(request):
+        if not replications.is_ordinary(revision.id):
+            return revision
+        visible = replications.visible_fields(fields, security, principal)
+        return revision if visible is fields else _as_another(revision, dict(visible))
+    visible = users.visible_fields(revision.id, fields, security, principal, config)
+    return revision if visible is fields else replace(revision, body=dumps(visible))
+
+
+def _as_another(revision: Revision, fields: dict[str, object]) -> Revision:
+    """A revision with another body, and so of another name: nobody can write upon what isn't there."""
+    parent = revision.path[1] if len(revision.path) > 1 else None
+    digest = new_rev(deleted=revision.deleted, parent=parent, body=fields).digest
+    rev = Rev(revision.rev.generation, digest)
+    path = (rev, *revision.path[1:]) if revision.path else ()
+    return replace(revision, rev=rev, body=dumps(fields), path=path)
+
+
+async def refusals(
+    request: Request, edits: Sequence[Edit], *, new_edits: bool
+) -> list[CouchliteError | None]:
+    """Complete edits as their database asks for it (hash passwords, name owners), then for each edit what
+    refuses it, if anything does.
+
+    :raises NotFound: one is of another user's document. :raises Forbidden: a password is no text, or
+        a document asks for no replication.
+    """
+    if is_replicator(request):
+        return _replicator_refusals(request, edits)
+    if not is_users(request):
+        return [None] * len(edits)
+    security, principal, config = request.database().security, request.principal, request.server.config
+    for edit in edits:
+        users.check_writer(edit.id, security, principal)
+    for edit in edits:
+        if edit.fields.get("password") is not None:
+            edit.fields = dict(await asyncio.to_thread(users.hash_password, edit.fields, config))
+            edit.body = dumps(edit.fields)
+    with request.database().snapshot() as snapshot:
+        return [_refusal(request, snapshot, edit, new_edits) for edit in edits]
+
+
+def _replicator_refusals(request: Request, edits: Sequence[Edit]) -> list[CouchliteError | None]:
+    security, principal, config = request.database().security, request.principal, request.server.config
+    for edit in edits:
+        if replications.is_ordinary(edit.id):
+            edit.fields = dict(
+                replications.as_written(edit.fields, edit.deleted, security, principal, config)
+            )
+            edit.body = dumps(edit.fields)
+    return [None] * len(edits)
+
+
+def _refusal(request: Request, snapshot: Snapshot, edit: Edit, new_edits: bool) -> CouchliteError | None:
+    try:
+        old = validation.replaced(snapshot, edit, new_edits=new_edits)
+    except Conflict:
+        return None  # which the writer will say; it comes before any validation
+    fields = None if old is None else loads(old.body)
+    security = request.database().security
+    try:
+        users.validate(edit.id, edit.fields, edit.deleted, fields, security, request.principal)
+    except CouchliteError as error:
+        return error
+    return None
