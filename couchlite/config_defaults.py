@@ -39,7 +39,13 @@ BUILT_IN: Sections = {
         "max_partition_size": "10737418240",
         "users_db_security_editable": "false",
     },
-    "couchlite": {"keep_revisions": "1", "keep_seconds": "0", "show_merge_bases": "false"},
+    "couchlite": {
+        "keep_revisions": "1",
+        "keep_seconds": "0",
+        "ledger_exceptions": "10000",
+        "ledger_outcomes": "100000",
+        "show_merge_bases": "false",
+    },
     "purge": {"max_document_id_number": "100", "max_revisions_number": "1000"},
     "cluster": {"q": "2"},
     "chttpd": {

@@ -42,6 +42,7 @@ from . import (
     mango_indexes,
     node,
     replication,
+    replication_ledger,
     response,
     root,
     session,
@@ -99,6 +100,7 @@ SERVER_ROUTES = {
         },
     ),
     "_scheduler": Route(server_admin, "GET,HEAD", {"GET": replication.scheduler}),
+    "_replications": Route(server_admin, "GET,HEAD", {"GET": replication_ledger.get}),
 }
 
 # /_node/{node}/{name}/...: the address behind the node has one of these lengths

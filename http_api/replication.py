@@ -13,7 +13,7 @@ from aiohttp import web
 
 from couchlite.errors import MethodNotAllowed, NotFound, QueryParseError
 from couchlite.jsontext import dumps
-from replicator import Here
+from replicator import Here, Ledger
 
 from . import response
 from .replication_service import InProcess, Replications
@@ -49,8 +49,8 @@ async def scheduler(request: Request) -> web.StreamResponse:
 
 
 async def _jobs(request: Request) -> web.StreamResponse:
-    limit = _count(request, "limit", DEFAULT_LIMIT)
-    skip = _count(request, "skip", 0)
+    limit = count(request, "limit", DEFAULT_LIMIT)
+    skip = count(request, "skip", 0)
     jobs = await _service(request).jobs()
     shown = {
         "total_rows": len(jobs),
@@ -60,7 +60,8 @@ async def _jobs(request: Request) -> web.StreamResponse:
     return response.json(request, 200, shown)
 
 
-def _count(request: Request, name: str, default: int) -> int:
+def count(request: Request, name: str, default: int) -> int:
+    """A number of the query. :raises QueryParseError: it is none."""
     text = request.query_value(name)
     if text is None:
         return default
@@ -80,6 +81,11 @@ def _service(request: Request) -> Replications:
         here = Here(scheme, {host.strip("[]"), *LOOPBACK}, port)
         app.replications = InProcess(app.server, app.accounts, app.functions, here)
     return app.replications
+
+
+def ledger(request: Request) -> Ledger:
+    """The ledger of this server."""
+    return _service(request).ledger
 
 
 async def _named_endpoints(request: Request) -> dict[str, Any]:

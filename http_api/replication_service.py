@@ -8,18 +8,22 @@ away stops nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Protocol
 
 from couchlite.accounts import Accounts
 from couchlite.javascript import FunctionPool
 from couchlite.security import Principal
 from couchlite.server import Server
-from replicator import Here, Peers, Scheduler
+from replicator import Here, Ledger, Limits, Peers, Scheduler
 
 Answer = tuple[int, dict[str, Any]]
 
 
 class Replications(Protocol):
+    ledger: Ledger
+    """What the replications did."""
+
     async def replicate(self, body: Mapping[str, Any], principal: Principal) -> Answer:
         """:raises CouchliteError:"""
         ...
@@ -37,7 +41,8 @@ class InProcess:
     """A scheduler of this process."""
 
     def __init__(self, server: Server, accounts: Accounts, functions: FunctionPool, here: Here) -> None:
-        self.scheduler = Scheduler(server, Peers(server, accounts, functions, here))
+        self.ledger = Ledger(server.path, partial(Limits.of, server.config))
+        self.scheduler = Scheduler(server, Peers(server, accounts, functions, here), self.ledger)
 
     async def replicate(self, body: Mapping[str, Any], principal: Principal) -> Answer:
         return await self.scheduler.replicate(body, principal)
@@ -50,3 +55,4 @@ class InProcess:
 
     async def close(self) -> None:
         await self.scheduler.close()
+        self.ledger.close()

@@ -28,7 +28,7 @@ from couchlite.jsontext import dumps, loads
 from couchlite.security import Principal
 from couchlite.server import Server
 from couchlite.user_store import open_accounts
-from replicator import Here, ReplicationError
+from replicator import Here, Ledger, ReplicationError
 
 from . import logs, memory
 from .replication_service import Answer, InProcess
@@ -61,6 +61,7 @@ class Remote:
     def __init__(self, directory: Path, wanted: Callable[[], None]) -> None:
         self._path = directory / "run" / SOCKET_NAME
         self._wanted = wanted
+        self.ledger = Ledger(directory)
 
     async def replicate(self, body: Mapping[str, Any], principal: Principal) -> Answer:
         asked = {"ask": "replicate", "body": body, "name": principal.name, "roles": list(principal.roles)}
@@ -83,6 +84,7 @@ class Remote:
 
     async def close(self) -> None:
         """The process is the supervisor's to end."""
+        self.ledger.close()
 
     async def _ask_if_there(self, asked: dict[str, Any]) -> dict[str, Any] | None:
         """The answer; None when there is no process, and so no job."""

@@ -6,11 +6,13 @@
 from .checkpoint import Checkpoints, replication_id
 from .errors import EndpointRefused, InvalidReplication, PeerFailure, ReplicationError
 from .http_peer import HttpPeer
+from .ledger import Ledger
 from .local_peer import LocalPeer
 from .options import Endpoint, Options, parse
 from .peer import Peer, Refusal
 from .peers import Here, Peers
 from .pipeline import Replication
+from .record import Limits
 from .scheduler import Scheduler
 
 __all__ = [
@@ -20,6 +22,8 @@ __all__ = [
     "Here",
     "HttpPeer",
     "InvalidReplication",
+    "Ledger",
+    "Limits",
     "LocalPeer",
     "Options",
     "Peer",

@@ -22,6 +22,7 @@ from couchlite.tasks import Task
 
 from .checkpoint import Checkpoints, ReplicationId
 from .errors import ReplicationError
+from .ledger import Ledger
 from .options import Options
 from .peer import Peer, Refusal, Seq
 from .peers import Peers
@@ -46,13 +47,20 @@ class Job:
     """A replication of somebody called `user`."""
 
     def __init__(
-        self, replication_id: ReplicationId, options: Options, user: str | None, peers: Peers, tasks: Path
+        self,
+        replication_id: ReplicationId,
+        options: Options,
+        user: str | None,
+        peers: Peers,
+        tasks: Path,
+        ledger: Ledger,
     ) -> None:
         self.id = replication_id
         self.options = options
         self.user = user
         self._peers = peers
         self._tasks = tasks
+        self._ledger = ledger
         self._number = next(_numbers)
         self._started = time.time()
         self._history: deque[dict[str, str]] = deque(maxlen=HISTORY_MAX)
@@ -122,6 +130,9 @@ class Job:
     async def _run_once(self) -> dict[str, Any]:
         options = self.options
         async with contextlib.AsyncExitStack() as opened:
+            recorder = await opened.enter_async_context(
+                self._ledger.session(self.id.text, options, self.user)
+            )
             source = await self._peers.source(options)
             opened.push_async_callback(source.close)
             target = await self._peers.target(options)
@@ -133,7 +144,13 @@ class Job:
             checkpoints = await Checkpoints.read(source, target, infos, self.id.base, options)
             moved = asyncio.Event()
             replication = Replication(
-                source, target, options, checkpoints, refused=self._note_refusal, moved=moved.set
+                source,
+                target,
+                options,
+                checkpoints,
+                refused=self._note_refusal,
+                moved=moved.set,
+                recorder=recorder,
             )
             self._info = _info(replication, checkpoints, None)
             fields = self._task_fields() | self._info

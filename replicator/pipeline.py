@@ -7,7 +7,8 @@ way at a time, and they may end in any order. What must stay true here:
 
 - The sequence that is checkpointed has nothing undone before it, so what is lost by a crash is work, no
   document.
-- A revision that the target won't take is recorded and counted, and the others go on.
+- A revision that the target won't take is recorded and counted, and the others go on; the record is on disk
+  before a checkpoint passes it over.
 - Memory depends neither on how much there is to do nor on the size of attachments.
 
 Source: CouchDB's replication protocol; couch_replicator_worker for what goes singly and what is counted.
@@ -27,6 +28,7 @@ from .checkpoint import Checkpoints
 from .errors import EndpointRefused, PeerFailure
 from .options import Options
 from .peer import Change, Doc, Missing, Peer, Refusal, Seq
+from .record import Recorder, Unrecorded
 from .retries import Backoff
 from .stats import Stats
 
@@ -98,6 +100,7 @@ class Replication:
 
     :param refused: told of every revision that was not written.
     :param moved: called whenever there is progress to be shown.
+    :param recorder: told what became of every revision.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Replication:
         *,
         refused: Callable[[Refusal], None],
         moved: Callable[[], None] = lambda: None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._source = source
         self._target = target
@@ -116,6 +120,8 @@ class Replication:
         self._checkpoints = checkpoints
         self._refused = refused
         self._moved = moved
+        self._recorder = recorder or Unrecorded()
+        self._recorder.began(checkpoints.session_id, checkpoints.start_seq)
         self.progress = Progress(checkpoints.start_seq, checkpoints.stats)
         count = options.worker_processes
         self._batches: Queue[Work] = Queue(count)
@@ -187,6 +193,7 @@ class Replication:
                 stats = self.progress.stats
                 stats.missing_checked += sum(len(change.revs) for change in work.changes)
                 stats.missing_found += sum(len(item.revs) for item in work.missing)
+                self._recorder.skipped(work.changes, work.missing)
             work.changes = ()
             if work.missing:
                 await self._missing.put(work)
@@ -259,21 +266,21 @@ class Replication:
 
     async def _copy(self, item: Missing) -> None:
         stats = self.progress.stats
-        read, written, refused = 0, 0, []
+        read, written, refused, missed = 0, [], [], []
         async with self._source.open_revs(item) as results:
             async for result in results:
                 if isinstance(result, Refusal):
-                    refused.append(result)
+                    missed.append(result)
                     continue
                 read += 1
                 refusal = await self._target.put(result)
                 if refusal is None:
-                    written += 1
+                    written.append(result.doc)
                 else:
                     refused.append(refusal)
         stats.docs_read += read
-        stats.docs_written += written
-        self._note(refused)
+        self._note(written, refused)
+        self._note_missed(missed)
         self._moved()
 
     # 4: into the target
@@ -296,12 +303,24 @@ class Replication:
                 await self._write_docs(docs[middle:])
                 return
             refused = [Refusal(docs[0].id, docs[0].rev, error.error, error.reason)]
-        self.progress.stats.docs_written += len(docs) - len(refused)
-        self._note(refused)
+        self._note(_without(docs, refused) if refused else docs, refused)
 
-    def _note(self, refused: Sequence[Refusal]) -> None:
-        self.progress.stats.doc_write_failures += len(refused)
-        for refusal in refused:
+    def _note(self, written: Sequence[Doc], refused: Sequence[Refusal]) -> None:
+        self.progress.stats.docs_written += len(written)
+        if written:
+            self._recorder.wrote(written)
+        if refused:
+            self._recorder.refused(refused)
+            self._count_failures(refused)
+
+    def _note_missed(self, missed: Sequence[Refusal]) -> None:
+        if missed:
+            self._recorder.missed(missed)
+            self._count_failures(missed)
+
+    def _count_failures(self, refusals: Sequence[Refusal]) -> None:
+        self.progress.stats.doc_write_failures += len(refusals)
+        for refusal in refusals:
             self._refused(refusal)
 
     def _end_part(self, work: Work) -> None:
@@ -317,9 +336,16 @@ class Replication:
 
     async def _checkpoint(self) -> None:
         seq = self.progress.through_seq
+        await self._recorder.flush(seq)
         if self._options.use_checkpoints and seq != self._checkpoints.committed_seq:
             await self._checkpoints.write(seq, self.progress.stats)
         self._moved()
+
+
+def _without(docs: Sequence[Doc], refused: Sequence[Refusal]) -> list[Doc]:
+    """The documents that were not refused; a server may not tell the revision that it refuses."""
+    named = {(refusal.id, refusal.rev) for refusal in refused}
+    return [doc for doc in docs if (doc.id, doc.rev) not in named and (doc.id, "") not in named]
 
 
 async def _as_coroutine(work: Callable[[], Awaitable[None]]) -> None:

@@ -15,6 +15,7 @@ from couchlite.server import Server
 from .checkpoint import ReplicationId, read_filter_code, replication_id
 from .errors import ReplicationError
 from .jobs import Job
+from .ledger import Ledger
 from .options import Asked, Options, parse
 from .peers import Peers
 
@@ -23,8 +24,11 @@ Answer = tuple[int, dict[str, Any]]
 
 
 class Scheduler:
-    def __init__(self, server: Server, peers: Peers) -> None:
+    """:param ledger: where it is noted what the replications do; closed by whoever opened it."""
+
+    def __init__(self, server: Server, peers: Peers, ledger: Ledger) -> None:
         self._server = server
+        self._ledger = ledger
         self._peers = peers
         self._jobs: dict[str, Job] = {}
         self._results: dict[str, asyncio.Task[dict[str, Any]]] = {}
@@ -110,7 +114,7 @@ class Scheduler:
         name = replication.text
         if name in self._results:
             return self._results[name]
-        job = Job(replication, options, principal.name, self._peers, self._tasks)
+        job = Job(replication, options, principal.name, self._peers, self._tasks, self._ledger)
         running = job.start()
         self._jobs[name] = job
         self._results[name] = running
