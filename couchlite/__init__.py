@@ -11,6 +11,7 @@ files may be served over HTTP by other processes at the same time.
 
 from .asynchronous import AsyncDatabase
 from .compact import Retention
+from .conflicts import ConflictRow
 from .database import Database, DatabaseInfo, Leaf
 from .errors import (
     BadRequest,
@@ -21,6 +22,7 @@ from .errors import (
     DataDirectoryError,
     NotFound,
 )
+from .resolution_log import Resolution
 from .revision import Rev
 from .server import Server
 
@@ -28,6 +30,7 @@ __all__ = [
     "AsyncDatabase",
     "BadRequest",
     "Conflict",
+    "ConflictRow",
     "CouchliteError",
     "DataDirectoryError",
     "Database",
@@ -36,6 +39,7 @@ __all__ = [
     "DatabaseNotFound",
     "Leaf",
     "NotFound",
+    "Resolution",
     "Retention",
     "Rev",
     "Server",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from . import keys, ranks, records, seq_counts
+from . import keys, ranks, records, resolution_log, seq_counts
 from .blobs import BlobStore
 from .compression import BodyCodec
 from .engine import Reader, Space
@@ -27,6 +27,7 @@ def problems(reader: Reader, codec: BodyCodec, blobs: BlobStore, *, deep: bool =
         *checker.counters(),
         *ranks.problems(reader),
         *seq_counts.problems(reader),
+        *resolution_log.problems(reader),
     ]
 
 

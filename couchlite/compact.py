@@ -1,10 +1,10 @@
 """Compaction: bodies that nobody needs any more are dropped, attachments nobody refers to are swept.
 
 Kept are the bodies of all leaves and what the retention names; the body of the merge base of every open
-conflict too, so that a three-way merge stays possible, but whoever asks for that revision is told that it is
-missing, as by CouchDB, which keeps leaves only. A page of documents at a time is gone through in a write
-transaction of its own, so that other writers wait for milliseconds; a crash in the middle leaves a database
-that is merely compacted in part.
+conflict too, so that a three-way merge stays possible, and for a time what undoing a resolution takes. But
+whoever asks for such a revision is told that it is missing, as by CouchDB, which keeps leaves only. A page
+of documents at a time is gone through in a write transaction of its own, so that other writers wait for
+milliseconds; a crash in the middle leaves a database that is merely compacted in part.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from __future__ import annotations
 import fcntl
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from . import edits, records
+from . import edits, keys, records
 from .blobs import BlobStore
 from .engine import Engine, Reader, Space
 from .records import RevInfo
+from .resolutions import UndoNeeds
 from .revtree import Node, RevTree
 from .tasks import Task
 from .writer import Writer, WriteTxn
@@ -32,12 +35,14 @@ LOCK_FILE = "compact.lock"
 @dataclass(frozen=True, slots=True)
 class Retention:
     """Which bodies of inner revisions survive a compaction: the newest `revisions` of each branch, its leaf
-    counted, and those written within the last `seconds`; and the merge bases of open conflicts, which
-    are shown to whoever asks for them only if that is wanted, since CouchDB would not have them."""
+    counted, and those written within the last `seconds`; the merge bases of open conflicts, and what was
+    merged within the last `undo_seconds`. These two are shown to whoever asks for them only if that is
+    wanted, since CouchDB would not have them."""
 
     revisions: int = 1
     seconds: int = 0
     show_merge_bases: bool = False
+    undo_seconds: int = 7 * 24 * 3600
 
 
 LEAVES_ONLY = Retention()
@@ -90,20 +95,23 @@ def run(engine: Engine, writer: Writer, blobs: BlobStore, retention: Retention, 
     if retention.seconds:
         with engine.read() as reader:
             oldest_kept = _first_body_since(reader, time.time() - retention.seconds)
-    _drop_bodies(engine, writer, retention, oldest_kept, task, done)
+    needs = UndoNeeds(int((time.time() - retention.undo_seconds) * 1000))
+    _drop_bodies(engine, writer, _Kept(retention, oldest_kept, needs), task, done)
     done.blob_bytes_freed = _sweep_blobs(engine, writer, blobs)
     done.store_bytes_freed = engine.reclaim()
     return done
 
 
-def _drop_bodies(
-    engine: Engine,
-    writer: Writer,
-    retention: Retention,
-    oldest_kept: int | None,
-    task: Task,
-    done: Compaction,
-) -> None:
+class _Kept(NamedTuple):
+    """What a compaction keeps of inner revisions."""
+
+    retention: Retention
+    oldest_body: int | None
+    """The number of the oldest body that is young enough; None when age does not count."""
+    undo: UndoNeeds
+
+
+def _drop_bodies(engine: Engine, writer: Writer, kept: _Kept, task: Task, done: Compaction) -> None:
     after = b""
     documents = 0
     while True:
@@ -111,7 +119,7 @@ def _drop_bodies(
             keys_with_history, after, count = _page(reader, after)
         documents += count
         if keys_with_history:
-            drop = _DropFromPage(keys_with_history, retention, oldest_kept)
+            drop = _DropFromPage(keys_with_history, kept)
             done.bodies_dropped += writer.submit(drop).result()
         task.update(changes_done=documents)
         if count < PAGE_DOCUMENTS:
@@ -134,18 +142,18 @@ def _page(reader: Reader, after: bytes) -> tuple[list[bytes], bytes, int]:
 class _DropFromPage:
     """Drops what is not to be kept of some documents, as they are when it runs."""
 
-    keys: list[bytes]
-    retention: Retention
-    oldest_kept: int | None
+    page: list[bytes]
+    kept: _Kept
 
     def __call__(self, txn: WriteTxn) -> int:
         dropped = 0
-        for key in self.keys:
+        self.kept.undo.update(txn.kv)
+        for key in self.page:
             record = txn.kv.get(Space.DOCS, key)
             if record is None or not record[0] & records.HAS_TREE:
                 continue
             tree = records.decode_tree(record)
-            numbers, has_changed_bases = self._mark(tree)
+            numbers, has_changed_bases = self._mark(tree, keys.id_of(txn.kv, Space.DOCS, key))
             if numbers or has_changed_bases:
                 head = records.decode_head(record)
                 txn.kv.put(Space.DOCS, key, records.encode_doc(head, records.encode_tree(tree)))
@@ -154,23 +162,25 @@ class _DropFromPage:
             dropped += len(numbers)
         return dropped
 
-    def _mark(self, tree: RevTree) -> tuple[list[int], bool]:
-        """Mark in the tree which bodies are gone and which stay as merge bases only; the numbers of those
-        that are gone, and whether that changed the bases."""
-        retained = _retained(tree, self.retention.revisions)
-        bases = _merge_bases(tree)
+    def _mark(self, tree: RevTree, doc_id: bytes) -> tuple[list[int], bool]:
+        """Mark in the tree which bodies are gone and which stay for merging or undoing only; the numbers of
+        those that are gone, and whether that changed the latter."""
+        retention = self.kept.retention
+        retained = _retained(tree, retention.revisions)
+        undoable = [node for rev in self.kept.undo.of(doc_id) if (node := tree.find(rev)) is not None]
+        bases = _merge_bases([leaf for leaf in tree.leaves() if not leaf.info.deleted], undoable)
         numbers = []
         has_changed_bases = False
         for node in tree.nodes():
             info: RevInfo | None = node.info
             if info is None or not info.body or node in retained:
                 continue
-            if self.oldest_kept is not None and info.body >= self.oldest_kept:
+            if self.kept.oldest_body is not None and info.body >= self.kept.oldest_body:
                 continue
             if node not in bases:
                 numbers.append(info.body)
                 node.info = RevInfo(0, info.deleted, 0)
-            elif info.is_merge_base == self.retention.show_merge_bases:
+            elif info.is_merge_base == retention.show_merge_bases:
                 has_changed_bases = True
                 node.info = info._replace(is_merge_base=not info.is_merge_base)
         return numbers, has_changed_bases
@@ -189,13 +199,12 @@ def _retained(tree: RevTree, revisions: int) -> set[Node]:
     return retained
 
 
-def _merge_bases(tree: RevTree) -> set[Node]:
-    """Where the path of a living leaf meets that of another, the two have their common ancestor."""
-    bases: set[Node] = set()
+def _merge_bases(living: Sequence[Node], undoable: Sequence[Node]) -> set[Node]:
+    """Where the path of a living leaf meets that of another, the two have their common ancestor. So too for
+    those that may be living again, which are kept themselves."""
+    bases: set[Node] = set(undoable)
     seen: set[Node] = set()
-    for leaf in tree.leaves():
-        if leaf.info.deleted:
-            continue
+    for leaf in (*living, *undoable):
         node: Node | None = leaf
         while node is not None and node not in seen:
             seen.add(node)

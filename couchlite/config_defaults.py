@@ -42,6 +42,7 @@ BUILT_IN: Sections = {
     "couchlite": {
         "keep_revisions": "1",
         "keep_seconds": "0",
+        "keep_undo_seconds": "604800",
         "ledger_exceptions": "10000",
         "ledger_outcomes": "100000",
         "show_merge_bases": "false",

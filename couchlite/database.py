@@ -27,12 +27,14 @@ from . import (
     purge,
     reads,
     records,
+    resolutions,
 )
 from .blobs import BlobStore
 from .catalog import Entry
 from .changes import ChangeRow
 from .compact import LEAVES_ONLY, Compaction, CompactionLock, Retention
 from .compression import BodyCodec
+from .conflicts import ConflictRow
 from .document import Edit
 from .edits import Result
 from .engine import Space
@@ -40,6 +42,8 @@ from .errors import NotFound
 from .feed import Feed
 from .index import Indexes
 from .records import State
+from .resolution_log import Resolution
+from .resolutions import DELETE, Plan
 from .revision import Rev
 from .snapshot import Snapshot
 from .storage import LmdbEnvironment
@@ -290,6 +294,84 @@ class Database:
     def purged_infos(self) -> list[tuple[str, list[Rev]]]:
         with self.engine.read() as reader:
             return purge.infos(reader)
+
+    # conflicts
+
+    def conflicts(self, start: str = "", stop: str | None = None) -> Iterator[ConflictRow]:
+        """The documents in conflict, in the order of their ids, with `start <= id < stop`. It costs what it
+        lists, however many other documents there are."""
+        at: bytes | None = start.encode()
+        while at is not None:
+            with self.snapshot() as snapshot:
+                page = snapshot.conflicts(at, None if stop is None else stop.encode())
+            yield from page.rows
+            at = page.resume
+
+    def resolve(
+        self,
+        doc_id: str,
+        leaves: Sequence[str],
+        document_or_leaf: Mapping[str, Any] | str | None,
+        *,
+        chosen: Sequence[str] = (),
+        using: str | None = None,
+        by: str | None = None,
+    ) -> Resolution:
+        """End a conflict in one write: the merged document goes on top of the winner, the other leaves are
+        deleted. What was done is recorded.
+
+        :param leaves: the revisions that are not deleted, as far as the caller knows, in any order.
+        :param document_or_leaf: the merged document, or the leaf whose content is to stay; None deletes all.
+        :param chosen: merge only these leaves.
+        :param using: by what means, and `by` whom, for the record.
+        :raises Conflict: the document has other leaves; the reason names them.
+        :raises CouchliteError: see resolutions.plan.
+        """
+        content: Edit | Rev | None = DELETE
+        means = "delete"
+        if isinstance(document_or_leaf, str):
+            content, means = Rev.parse(document_or_leaf), "pick"
+        elif document_or_leaf is not None:
+            content, means = document.parse(dict(document_or_leaf), doc_id), "document"
+        with self.snapshot() as snapshot:
+            plan = snapshot.plan_resolution(
+                doc_id,
+                [Rev.parse(rev) for rev in leaves],
+                content,
+                chosen=[Rev.parse(rev) for rev in chosen],
+                using=using or means,
+                by=by,
+            )
+        return self.submit_plan(plan).result()
+
+    def undo(self, number: int, *, by: str | None = None) -> Resolution:
+        """Bring a resolved conflict back, by the number of its record.
+
+        :raises NotFound: there is no such record, or what it needs is gone. :raises Conflict: the document
+            has changed since.
+        """
+        with self.snapshot() as snapshot:
+            plan = snapshot.plan_undo(number, by=by)
+        return self.submit_plan(plan).result()
+
+    def submit_plan(self, plan: Plan) -> Future[Resolution]:
+        """Carry out a plan that a snapshot made; see resolutions.apply."""
+        context = self._context
+        self.stage_attachments(plan.edits)
+        prepared = resolutions.prepare(plan, self.codec)
+        future = self.writer.submit(lambda txn: resolutions.apply(txn, context, plan, prepared))
+        return _then_discard(future, plan.edits)
+
+    def resolutions(self, doc_id: str | None = None) -> Iterator[Resolution]:
+        """What was resolved here, newest first; of one document, if told."""
+        before = None
+        while True:
+            with self.snapshot() as snapshot:
+                page = snapshot.resolutions(doc_id=doc_id, before=before)
+            yield from page
+            if not page:
+                return
+            before = page[-1].number
 
     # maintenance
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -56,7 +57,8 @@ class AttachmentEdit:
     identity_length: int | None = None
     """Of a part that follows: its announced length once decoded."""
     sent_md5: bytes | None = None
-    """Of a part that follows: the announced digest of the bytes that come."""
+    """Of a part that follows: the announced digest of the bytes that come; of a stub, that of what it says it
+    stands for."""
     stored: AttachmentInfo | None = None
     """What a stub was found to stand for."""
 
@@ -181,6 +183,8 @@ def _parse_attachment(name: str, props: dict[str, Any]) -> AttachmentEdit:
     edit = AttachmentEdit(name, content_type, revpos=_integer(props.get("revpos")))
     if props.get("stub"):
         edit.stub = True
+        with contextlib.suppress(BadRequest):  # CouchDB does not look at it
+            edit.sent_md5 = _parse_digest(name, props.get("digest"))
     elif props.get("follows"):
         edit.follows = True
         encoding = props.get("encoding")

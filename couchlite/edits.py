@@ -87,7 +87,7 @@ def _rev(edit: Edit, *, new_edits: bool) -> Rev | None:
         return parent
     if any(attachment.stub for attachment in attachments):
         return None
-    return _revision(edit, parent)
+    return revision_of(edit, parent)
 
 
 def _check_size(rev: Rev) -> None:
@@ -95,7 +95,8 @@ def _check_size(rev: Rev) -> None:
         raise BadRequest("Invalid rev format")
 
 
-def _revision(edit: Edit, parent: Rev | None) -> Rev:
+def revision_of(edit: Edit, parent: Rev | None) -> Rev:
+    """The revision that an edit on top of `parent` makes; its attachments are staged or stored."""
     return new_rev(
         deleted=edit.deleted,
         parent=parent,
@@ -162,7 +163,7 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
     :raises Conflict: the document has moved on, or the parent is no leaf.
     """
     edit = prepared.edit
-    _require_stored(txn, edit)
+    require_stored(txn, edit)
     id_bytes = edit.id.encode()
     key = keys.find(txn.kv, Space.DOCS, id_bytes)
     record = None if key is None else txn.kv.get(Space.DOCS, key)
@@ -188,7 +189,7 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
     return _extend_tree(txn, context, prepared, record, head, parent)
 
 
-def _require_stored(txn: WriteTxn, edit: Edit) -> None:
+def require_stored(txn: WriteTxn, edit: Edit) -> None:
     """An edit may carry attachments over from a revision that was read before; a compaction in between may
     have swept them, if that revision had gone.
 
@@ -222,7 +223,7 @@ def _recreate(txn: WriteTxn, context: Context, prepared: Prepared, record: bytes
     if any(attachment.stub for attachment in edit.attachments):
         raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
     winner = Rev.parse(head.rev.decode())
-    rev = _revision(edit, winner)
+    rev = revision_of(edit, winner)
     return _append_to_tree(txn, context, prepared, record, head, (rev, winner))
 
 
@@ -260,7 +261,7 @@ def _resolved_revision(txn: WriteTxn, prepared: Prepared, parent: Rev, parent_bo
     if prepared.rev is not None:
         return prepared.rev
     _resolve_stubs(txn, prepared.edit, parent_body)
-    return _revision(prepared.edit, parent)
+    return revision_of(prepared.edit, parent)
 
 
 def _resolve_stubs(txn: WriteTxn, edit: Edit, body_number: int) -> None:
@@ -300,12 +301,12 @@ def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared])
             continue
         first_edits.store(txn, first)
         first.clear()
-        _graft(txn, context, doc_id, groups[at])
+        graft(txn, context, doc_id, groups[at])
     first_edits.store(txn, first)
     _learn_dictionary(txn, context)
 
 
-def _graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepared]) -> None:
+def graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepared]) -> None:
     """Merge the paths of one document's edits, then store every revision that the tree has taken up: inner
     ones too, whose bodies were not known before."""
     key = keys.find(txn.kv, Space.DOCS, id_bytes)

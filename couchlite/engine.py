@@ -29,6 +29,7 @@ class Space(IntEnum):
     CONFLICTS = 6
     PURGES = 7
     RANKS = 8
+    RESOLUTIONS = 9
 
 
 class CatalogSpace(IntEnum):

@@ -12,6 +12,7 @@
     CONFLICTS    document id (*)         CBOR {leaves, since_ms}: documents with more than one leaf that is
     not deleted PURGES       u64 purge sequence      CBOR [document id, [revision text, ...]]
     ATTACHMENTS  see blobs.py            RANKS  see ranks.py and seq_counts.py
+    RESOLUTIONS  see resolution_log.py
 
 (*) LMDB keys are at most 511 bytes; `keys.py` keeps the order of longer ones.
 
@@ -62,7 +63,7 @@ class RevInfo(NamedTuple):
     size: int
     """Bytes of JSON text and attachments; kept for leaves, 0 for others."""
     is_merge_base: bool = False
-    """A compaction kept the body for merging a conflict, and for nothing else."""
+    """A compaction kept the body for merging a conflict or undoing that, and for nothing else."""
 
     @property
     def is_readable(self) -> bool:

@@ -6,17 +6,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
-from . import changes, doc_texts, listing, local_docs, reads, records, seq_counts
+from . import (
+    changes,
+    conflicts,
+    doc_texts,
+    listing,
+    local_docs,
+    reads,
+    records,
+    resolution_log,
+    resolutions,
+    seq_counts,
+)
 from .blobs import BlobSource, BlobStore
 from .changes import ChangeRow
 from .compression import BodyCodec
-from .document import Revision
+from .conflicts import ConflictPage, Inspection
+from .document import Edit, Revision
 from .engine import Reader, Space
-from .errors import NotFound
+from .errors import CouchliteError, NotFound
 from .listing import DocPage, DocRow
 from .local_docs import LocalDoc
 from .reads import Document, MissingRev, RevsDiff
 from .records import AttachmentInfo, State
+from .resolution_log import Resolution
+from .resolutions import Plan
 from .revision import Rev
 from .revtree import Node
 
@@ -139,6 +153,62 @@ class Snapshot:
         self, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False, limit: int = 1000
     ) -> list[LocalDoc]:
         return local_docs.page(self.reader, start, stop, reverse=reverse, limit=limit)
+
+    # conflicts
+
+    def conflicts(
+        self,
+        start: bytes = b"",
+        stop: bytes | None = None,
+        *,
+        reverse: bool = False,
+        limit: int = conflicts.PAGE_ROWS,
+    ) -> ConflictPage:
+        """A page of the documents in conflict; see conflicts.page."""
+        return conflicts.page(self.reader, start, stop, reverse=reverse, limit=limit)
+
+    def inspect(self, doc_id: str) -> Inspection:
+        """A document's tree for merging. :raises NotFound:"""
+        return conflicts.inspect(self.reader, doc_id)
+
+    def kept_revision(self, document: Document, node: Node) -> Revision | None:
+        """A revision whose body is here, be it for merging only; None when it is gone."""
+        return conflicts.revision(self.reader, self._codec, document, node)
+
+    def plan_resolution(
+        self,
+        doc_id: str,
+        seen: Sequence[Rev],
+        content: Edit | Rev | None,
+        *,
+        chosen: Sequence[Rev] = (),
+        using: str = "document",
+        by: str | None = None,
+    ) -> Plan:
+        """See resolutions.plan."""
+        return resolutions.plan(
+            self.reader, self._codec, doc_id, seen, content, chosen=chosen, using=using, by=by
+        )
+
+    def plan_undo(self, number: int, *, by: str | None = None) -> Plan:
+        """See resolutions.plan_undo."""
+        return resolutions.plan_undo(self.reader, self._codec, number, by=by)
+
+    def resolutions(
+        self,
+        *,
+        doc_id: str | None = None,
+        before: int | None = None,
+        limit: int = resolution_log.PAGE_RECORDS,
+    ) -> list[Resolution]:
+        """A page of the record of resolutions, newest first; see resolution_log.page."""
+        return resolution_log.page(self.reader, doc_id=doc_id, before=before, limit=limit)
+
+    def undo_obstacle(self, entry: Resolution) -> CouchliteError | None:
+        """Why a resolution can't be undone; None when it can."""
+        return resolutions.obstacle(self.reader, entry)
+
+    # the rest
 
     def blob(self, info: AttachmentInfo) -> BlobSource:
         """An attachment's bytes as stored; it stays readable after the snapshot."""

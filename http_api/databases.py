@@ -172,6 +172,7 @@ def _retention(request: Request) -> Retention:
         config.integer("couchlite", "keep_revisions"),
         config.integer("couchlite", "keep_seconds"),
         config.boolean("couchlite", "show_merge_bases"),
+        config.integer("couchlite", "keep_undo_seconds"),
     )
 
 
