@@ -205,15 +205,24 @@ class Accounts:
         """To be taken before credentials are verified that are noted afterwards."""
         return -1 if self._beacon is None else self._beacon.number()
 
-    def note(self, credentials: str, address: str, principal: Principal, moment: int) -> None:
-        """Keep for `recall` that `credentials` were found to be those of `principal`."""
+    def note(
+        self,
+        credentials: str,
+        address: str,
+        principal: Principal,
+        moment: int,
+        *,
+        lifetime_s: float = RECENT_S,
+    ) -> None:
+        """Keep for `recall` that `credentials` were found to be those of `principal`, for `lifetime_s` at
+        most."""
         if self._beacon is None or not self._config.boolean("couch_passwords_cache", "enable"):
             return
         number, recent = self._recent
         if number != moment or len(recent) >= RECENT_MAX:
             recent = {}
             self._recent = moment, recent
-        recent[self._digest(credentials, address)] = principal, time.monotonic() + RECENT_S
+        recent[self._digest(credentials, address)] = principal, time.monotonic() + min(lifetime_s, RECENT_S)
 
     def _digest(self, credentials: str, address: str) -> bytes:
         text = f"{address} {credentials}".encode("utf-8", "surrogatepass")

@@ -32,6 +32,7 @@ FORMER_NAMES = {"chttpd": "httpd", "chttpd_auth": "couch_httpd_auth"}
 NEW_KEYS = frozenset(
     (
         "admin_only_all_dbs",
+        "authentication_handlers",
         "bind_address",
         "buffer_response",
         "decode_plus_to_space",

@@ -52,6 +52,9 @@ BUILT_IN: Sections = {
     "chttpd": {
         "admin_only_all_dbs": "true",
         "allow_jsonp": "false",
+        "authentication_handlers": (
+            "{chttpd_auth, cookie_authentication_handler}, {chttpd_auth, default_authentication_handler}"
+        ),
         "buffer_response": "false",
         "changes_timeout": "60000",
         "decode_plus_to_space": "true",
@@ -81,12 +84,18 @@ BUILT_IN: Sections = {
         "max_iterations": "1000000000",
         "min_iterations": "1",
         "password_scheme": "pbkdf2",
+        "password_regexp": "",
         "pbkdf2_prf": "sha256",
+        "proxy_use_secret": "false",
         "public_fields": "",
         "same_site": "",
         "timeout": "600",
         "upgrade_hash_on_auth": "true",
+        "x_auth_roles": "X-Auth-CouchDB-Roles",
+        "x_auth_token": "X-Auth-CouchDB-Token",
+        "x_auth_username": "X-Auth-CouchDB-UserName",
     },
+    "jwt_auth": {"required_claims": "exp", "roles_claim_name": "_couchdb.roles"},
     "chttpd_auth_lockout": {
         "max_lifetime": "300000",
         "max_objects": "10000",

@@ -12,8 +12,10 @@
     │   ├── DatabaseExists, MissingStub
     ├── TooLarge (413)
     ├── UnsupportedMediaType (415), RangeNotSatisfiable (416)
-    ├── InternalError (500)
+    ├── TooManyRequests (429)
+    ├── InternalError, Misconfigured (500)
     ├── NotImplementedHere (501)
+    ├── ServiceUnavailable (503)
     ├── InsufficientStorage (507)
     └── DataDirectoryError          the data can't be opened: locked, foreign, newer or damaged
 
@@ -143,14 +145,29 @@ class RangeNotSatisfiable(CouchliteError):
     default_reason = "Requested range not satisfiable"
 
 
+class TooManyRequests(CouchliteError):
+    status = 429
+    error = "too_many_requests"
+    default_reason = "there are too many requests of this kind at the moment"
+
+
 class InternalError(CouchliteError):
     pass
+
+
+class Misconfigured(CouchliteError):
+    error = "misconfigured_server"
 
 
 class NotImplementedHere(CouchliteError):
     status = 501
     error = "not_implemented"
     default_reason = "this feature is not yet implemented"
+
+
+class ServiceUnavailable(CouchliteError):
+    status = 503
+    error = "service_unavailable"
 
 
 class InsufficientStorage(CouchliteError):

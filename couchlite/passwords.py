@@ -1,26 +1,34 @@
 """Password hashes as CouchDB 3.5 stores them. Pure functions, and slow ones: `matches` and `derive` take a
 good part of a second on purpose, so whoever has an event loop calls them off it.
 
-Schemes: `pbkdf2` (what is made today, PBKDF2-HMAC over the salt *as text*), `simple` (one SHA-1, read only,
-from CouchDB 1.0), `simple+pbkdf2` (the former's output hashed again by the latter: an upgrade made without
-the password).
+Schemes: `pbkdf2` (what is made today, PBKDF2-HMAC over the salt *as text*), `simple` (one SHA-1, from CouchDB
+1.0, made only if the configuration insists), `simple+pbkdf2` (the former's output hashed again by the latter:
+an upgrade made without the password).
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from . import erlang_terms
 from .config import Config
-from .errors import Forbidden
+from .errors import BadRequest, Forbidden
+from .regex import is_pattern, searcher
+
+logger = logging.getLogger(__name__)
 
 HASHES = {"sha": "sha1", "sha224": "sha224", "sha256": "sha256", "sha384": "sha384", "sha512": "sha512"}
 """CouchDB's name of a hash -> Python's."""
+
+CANNOT_HASH = "Server cannot hash passwords at this time."
+REQUIREMENT = "Password does not conform to requirements."
 
 PASSWORD_FIELDS = frozenset(
     (
@@ -52,12 +60,43 @@ def derive(password: str, config: Config, *, salt: str | None = None) -> Passwor
 
     :raises Forbidden: the settings name a scheme or hash that doesn't exist.
     """
-    prf = config.text("chttpd_auth", "pbkdf2_prf")
-    if config.text("chttpd_auth", "password_scheme") != "pbkdf2" or prf not in HASHES:
-        raise Forbidden("Server cannot hash passwords at this time.")
-    iterations = config.integer("chttpd_auth", "iterations")
+    scheme, prf = config.text("chttpd_auth", "password_scheme"), config.text("chttpd_auth", "pbkdf2_prf")
     salt = salt or secrets.token_hex(16)
+    if scheme == "simple":
+        return PasswordHash("simple", salt, _simple(password, salt))
+    if scheme != "pbkdf2" or prf not in HASHES:
+        raise Forbidden(CANNOT_HASH)
+    iterations = config.integer("chttpd_auth", "iterations")
     return PasswordHash("pbkdf2", salt, _pbkdf2(prf, password, salt, iterations), prf, iterations)
+
+
+def check_strength(password: str, config: Config) -> None:
+    """Hold a new password against [chttpd_auth] password_regexp: a list, in Erlang's form, of regular
+    expressions, each alone or in a tuple with what to tell those whose password doesn't match.
+
+    :raises BadRequest: it doesn't. :raises Forbidden: the setting makes no sense.
+    """
+    setting = config.text("chttpd_auth", "password_regexp")
+    if setting in ("", "[]"):
+        return
+    try:
+        requirements = erlang_terms.parse(setting)
+    except ValueError as error:
+        logger.error("[chttpd_auth] password_regexp: %s", error)
+        raise Forbidden(CANNOT_HASH) from error
+    for requirement in requirements if isinstance(requirements, list) else [None]:
+        match requirement:
+            case str(pattern) | (str(pattern),):
+                told = REQUIREMENT
+            case (str(pattern), reason):
+                told = f"{REQUIREMENT} {reason}" if isinstance(reason, str) and reason else REQUIREMENT
+            case _:
+                pattern = told = ""
+        if not told or not is_pattern(pattern):
+            logger.error("[chttpd_auth] password_regexp: %r is no regular expression", requirement)
+            raise Forbidden(CANNOT_HASH)
+        if not searcher(pattern)(password):
+            raise BadRequest(told)
 
 
 def matches(password: str, stored: PasswordHash, config: Config) -> bool:
@@ -80,6 +119,8 @@ def matches(password: str, stored: PasswordHash, config: Config) -> bool:
 
 def is_current(stored: PasswordHash, config: Config) -> bool:
     """Whether `derive` would make a hash of the same kind today; if not, it is worth making anew."""
+    if stored.scheme == "simple":
+        return config.text("chttpd_auth", "password_scheme") == "simple"
     return (stored.scheme, stored.prf, stored.iterations) == (
         config.text("chttpd_auth", "password_scheme"),
         config.text("chttpd_auth", "pbkdf2_prf"),
@@ -89,6 +130,8 @@ def is_current(stored: PasswordHash, config: Config) -> bool:
 
 def to_fields(stored: PasswordHash) -> dict[str, Any]:
     """The members of a user document, in CouchDB's order (which goes into the revision id)."""
+    if stored.scheme == "simple":
+        return {"password_scheme": "simple", "salt": stored.salt, "password_sha": stored.key}
     return {
         "password_scheme": stored.scheme,
         "pbkdf2_prf": stored.prf,
@@ -122,7 +165,9 @@ _ADMIN_SIMPLE = re.compile(r"-hashed-(?P<key>[^,]+),(?P<salt>[^,]+)")
 
 
 def to_admin_value(stored: PasswordHash) -> str:
-    """`-pbkdf2:PRF-KEY,SALT,ITERATIONS`, the text in the section [admins]."""
+    """The text in the section [admins]: `-pbkdf2:PRF-KEY,SALT,ITERATIONS`, or `-hashed-KEY,SALT`."""
+    if stored.scheme == "simple":
+        return f"-hashed-{stored.key},{stored.salt}"
     return f"-pbkdf2:{stored.prf}-{stored.key},{stored.salt},{stored.iterations}"
 
 

@@ -52,12 +52,14 @@ def hash_password(fields: Fields, config: Config) -> Fields:
     `preserve_salt` keeps the given salt, so that two servers that improve one hash make the same revision.
 
     :raises Forbidden: the password is no text, or the configuration asks for a hash that doesn't exist.
+    :raises BadRequest: the configuration asks for another kind of password.
     """
     password = fields.get("password")
     if password is None:
         return fields
     if not isinstance(password, str):
         raise Forbidden(f"Password value of '{password}' is invalid.")
+    passwords.check_strength(password, config)
     salt = fields.get("salt") if fields.get("preserve_salt") is True else None
     hashed = passwords.derive(password, config, salt=salt if isinstance(salt, str) else None)
     rest = {name: value for name, value in fields.items() if name not in passwords.PASSWORD_FIELDS}

@@ -51,7 +51,7 @@ from . import (
 )
 from .access import administered_database, anyone, authenticated, database_admin, member, server_admin
 from .access_log import AccessLog
-from .authentication import authenticate
+from .authentication import Authentication
 from .metrics import Metrics
 from .replication_service import Replications
 from .request import Request, is_text
@@ -225,6 +225,7 @@ class App:
         # Set when the server stops: endless feeds end cleanly when they see it.
         self.stopping = asyncio.Event()
         self.functions = FunctionPool()
+        self.authentication = Authentication(server.config)
         self.replications = replications
         """Made on first need, in this process, where it isn't given."""
 
@@ -244,7 +245,7 @@ class App:
             request.split_target()
             if request.method == "OPTIONS" and (granted := cors.preflight(request)) is not None:
                 return response.granted(request, granted)
-            await authenticate(request)
+            await self.authentication.authenticate(request)
             route = find_route(request)
             route.guard(request)
             handler = route.methods.get(request.method)

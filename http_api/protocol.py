@@ -156,6 +156,7 @@ class Listener:
             await asyncio.sleep(BUSY_CHECK_S)
         await self._web_server.shutdown(CUT_S)
         await self._app.functions.close()
+        await self._app.authentication.close()
         await self._listening.wait_closed()
 
     def _close_idle(self) -> bool:

@@ -114,7 +114,7 @@ class Request:
         self.raw = raw
         self.headers: CIMultiDictProxy[str] = raw.headers
         self.principal: Principal = ANONYMOUS
-        self.authenticated_by: str | None = None  # one of authentication.HANDLERS
+        self.authenticated_by: str | None = None  # name of the handler, as in /_session
         self.set_cookie: str | None = None  # renews the session of the request
         self.target: str = raw._message.path
         self.segments: list[str] = []

@@ -11,7 +11,7 @@ from couchlite.errors import BadRequest, Unauthorized, UnsupportedMediaType
 from couchlite.jsontext import loads
 
 from . import response
-from .authentication import HANDLERS, session_cookie
+from .authentication import session_cookie
 from .request import Request, decompress
 
 FORM = "application/x-www-form-urlencoded"
@@ -22,7 +22,7 @@ async def who_am_i(request: Request) -> web.StreamResponse:
     principal = request.principal
     if principal.name is None and request.query_flag("basic"):
         raise Unauthorized("Please login.")
-    info: dict[str, Any] = {"authentication_handlers": list(HANDLERS)}
+    info: dict[str, Any] = {"authentication_handlers": list(request.app.authentication.handlers())}
     if request.authenticated_by is not None:
         info["authenticated"] = request.authenticated_by
     database = request.server.config.reported("chttpd_auth", "authentication_db")

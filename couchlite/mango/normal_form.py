@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .. import regex
 from ..errors import BadRequest
-from . import regex
 from .terms import term_text
 
 Selector = dict[str, Any]

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from .. import regex
 from ..collation import compare, compare_strings, sort_key
-from . import regex
 from .fields import NOT_FOUND, Absent, getter, parse_field
 from .normal_form import Selector, normalize
 from .terms import compare_terms, same_term

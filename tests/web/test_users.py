@@ -60,6 +60,51 @@ async def test_hashes_stay_if_they_are_told_to(web: Site) -> None:
     assert (await web.ask("GET", ALICE)).json()["_rev"].startswith("1-")
 
 
+@pytest.mark.parametrize(
+    ("setting", "password", "status", "reason"),
+    [
+        ("", "x", 201, None),
+        ("[]", "x", 201, None),
+        ('["^.{3,}$"]', "abc", 201, None),
+        ('["^.{3,}$"]', "x", 400, "Password does not conform to requirements."),
+        ('[{"^.{3,}$", "Too short."}]', "x", 400, "Password does not conform to requirements. Too short."),
+        ('[{"^.{3,}$"}]', "x", 400, "Password does not conform to requirements."),
+        ('[{"^.{3,}$", 5}]', "x", 400, "Password does not conform to requirements."),
+        (
+            '[".", {"\\\\d+", "A digit is missing."}]',
+            "abc",
+            400,
+            "Password does not conform to requirements. A digit is missing.",
+        ),
+        ('[".", {"\\\\d+", "A digit is missing."}]', "abc1", 201, None),
+        ('"abc"', "x", 403, "Server cannot hash passwords at this time."),
+        ("nonsense", "x", 403, "Server cannot hash passwords at this time."),
+        ("[5]", "x", 403, "Server cannot hash passwords at this time."),
+        ('["("]', "x", 403, "Server cannot hash passwords at this time."),
+    ],
+)
+async def test_what_passwords_must_be_like(
+    web: Site, setting: str, password: str, status: int, reason: str | None
+) -> None:
+    web.server.config.set("chttpd_auth", "password_regexp", setting)
+    reply = await web.ask("PUT", ALICE, user(password=password))
+    assert (reply.status, reply.json().get("reason")) == (status, reason)
+
+
+async def test_the_old_scheme_if_the_configuration_insists(web: Site) -> None:
+    web.server.config.set("chttpd_auth", "password_scheme", "simple")
+    assert (await web.ask("PUT", ALICE, user())).status == 201
+    stored = (await web.ask("GET", ALICE)).json()
+    expected = hashlib.sha1(b"secret" + stored["salt"].encode()).hexdigest()
+    assert (stored["password_scheme"], stored["password_sha"]) == ("simple", expected)
+    assert "derived_key" not in stored and "password" not in stored
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
+    assert (await web.ask("PUT", "/_node/_local/_config/admins/bob", "pw")).status == 200
+    value = (await web.ask("GET", "/_node/_local/_config/admins/bob")).json()
+    assert value.startswith("-hashed-")
+    assert (await web.ask("GET", "/_all_dbs", auth=("bob", "pw"))).status == 200
+
+
 async def test_public_fields(web: Site) -> None:
     config = web.server.config
     config.set("couchdb", "users_db_security_editable", "true")

@@ -1,4 +1,4 @@
-"""The regular expressions of `$regex`. Only this file knows pcre2.
+"""The regular expressions of `$regex` and of the configuration. Only this file knows pcre2.
 
 CouchDB matches with PCRE, and with UTF-8 bytes, not characters: `^.$` does not match "é". So does this file,
 by PCRE's successor, whose own limit on backtracking (some 25 ms) also ends what would take for ever.
