@@ -21,10 +21,11 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 from json import JSONDecodeError
 from json.decoder import scanstring  # type: ignore[attr-defined]  # CPython's own, in C; typeshed omits it
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -80,6 +81,18 @@ def dumps(value: Any) -> bytes:
         return _TOKEN_TO_RESPELL.sub(_respell, text)
     if text.find(b"\\") >= 0 and text.find(b"\\u00") >= 0:
         return _TOKEN_TO_RESPELL.sub(_respell, text)
+    return text
+
+
+def canonical(value: Any) -> bytes:
+    """A text that two values share when, and only when, they mean the same: the order of members doesn't
+    matter, nor how a number is spelled (2.0 is 2, and -0.0 is 0)."""
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError:
+        text = b"".join(_pieces(value, sort=True))
+    if text.find(b".0") >= 0 or text.find(b"e") >= 0 or text.find(b"-0") >= 0:
+        return _TOKEN_TO_UNIFY.sub(_unify, text)
     return text
 
 
@@ -307,7 +320,24 @@ def float_text(number: float) -> str:
     return f"-{text}" if sign else text
 
 
-def _pieces(value: Any) -> Iterator[bytes]:
+_TOKEN_TO_UNIFY = re.compile(
+    rb'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9]+(?:\.[0-9]+(?:e[+-]?[0-9]+)?|e[+-]?[0-9]+)', re.DOTALL
+)
+
+
+def _unify(match: re.Match[bytes]) -> bytes:
+    """A float without a fraction is spelled as the integer it equals."""
+    token = match[0]
+    if token[:1] == b'"':
+        return token
+    number = float(token)
+    return b"%d" % int(number) if number.is_integer() else token
+
+
+_name: Callable[[tuple[str, Any]], str] = itemgetter(0)
+
+
+def _pieces(value: Any, *, sort: bool = False) -> Iterator[bytes]:
     """The text of any value in pieces, floats as orjson spells them; `dumps` sees to jiffy's spelling."""
     members: Iterator[tuple[str | None, Any]] = iter([(None, value)])
     outer: list[tuple[Iterator[tuple[str | None, Any]], bytes]] = []
@@ -325,7 +355,10 @@ def _pieces(value: Any) -> Iterator[bytes]:
                 outer.append((members, closing))
                 if type(member) is dict:
                     yield b"{"
-                    members, closing = iter(member.items()), b"}"
+                    members, closing = (
+                        iter(sorted(member.items(), key=_name) if sort else member.items()),
+                        b"}",
+                    )
                 else:
                     yield b"["
                     members, closing = ((None, element) for element in member), b"]"
