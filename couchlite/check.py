@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
-from . import keys, ranks, records, resolution_log, seq_counts
+from . import keys, partitions, ranks, records, resolution_log, seq_counts
 from .blobs import BlobStore
 from .compression import BodyCodec
 from .engine import Reader, Space
@@ -17,7 +17,9 @@ from .jsontext import loads
 from .records import RevInfo, State
 
 
-def problems(reader: Reader, codec: BodyCodec, blobs: BlobStore, *, deep: bool = False) -> list[str]:
+def problems(
+    reader: Reader, codec: BodyCodec, blobs: BlobStore, *, partitioned: bool = False, deep: bool = False
+) -> list[str]:
     """One line for each thing that is wrong; empty when all is well. `deep` also reads every attachment."""
     checker = _Checker(reader, codec, blobs, deep)
     return [
@@ -28,6 +30,7 @@ def problems(reader: Reader, codec: BodyCodec, blobs: BlobStore, *, deep: bool =
         *ranks.problems(reader),
         *seq_counts.problems(reader),
         *resolution_log.problems(reader),
+        *(partitions.problems(reader) if partitioned else ()),
     ]
 
 

@@ -24,6 +24,7 @@ from . import (
     edits,
     jsontext,
     local_docs,
+    partitions,
     purge,
     reads,
     records,
@@ -41,6 +42,7 @@ from .engine import Space
 from .errors import NotFound
 from .feed import Feed
 from .index import Indexes
+from .partitions import PartitionCounts
 from .records import State
 from .resolution_log import Resolution
 from .resolutions import DELETE, Plan
@@ -88,10 +90,20 @@ class Leaf(NamedTuple):
 class Database:
     """Made by `Server`, which sees to it that a process has one of each."""
 
-    def __init__(self, entry: Entry, path: Path, *, moved: Callable[[Entry, int], None]) -> None:
+    def __init__(
+        self,
+        entry: Entry,
+        path: Path,
+        *,
+        moved: Callable[[Entry, int], None],
+        partition_bytes_max: Callable[[], int],
+    ) -> None:
         self.name = entry.name
         self.uuid = entry.uuid
         self.props = entry.props
+        self.is_partitioned = bool(entry.props.get("partitioned"))
+        """Document ids are `partition:id`; see partitions.py."""
+        self._partition_bytes_max = partition_bytes_max
         self.created_s = entry.created_s
         self.tag = entry.uuid[:12]
         """Ends the update sequences of this database, and of no other."""
@@ -119,7 +131,7 @@ class Database:
             moved(entry, state.update_seq)
 
         self.codec = BodyCodec(dictionary, max(state.newest_codec, compression.PLAIN))
-        self.writer = Writer(engine, entry.name, committed)
+        self.writer = Writer(engine, entry.name, committed, partitioned=self.is_partitioned)
         self._context = edits.Context(self.codec, self.blobs)
 
     # reading
@@ -224,6 +236,11 @@ class Database:
             props=self.props,
         )
 
+    def partition_counts(self, name: str) -> PartitionCounts:
+        """What a partition holds."""
+        with self.engine.read() as reader:
+            return partitions.counts_of(reader, name.encode())
+
     def format_seq(self, seq: int) -> str:
         return changes.format_seq(seq, self.tag)
 
@@ -256,20 +273,32 @@ class Database:
         """Interactive edits (`new_edits=true`); for each its revision or the error that refused it.
 
         Fails as a whole with MissingStub when an attachment stub stands for nothing.
+
+        :raises IllegalDocumentId, BadRequest: an id without a partition, where one is needed.
         """
         context = self._context
+        self._check_partitions(edit_list)
         self.stage_attachments(edit_list)
         prepared = edits.prepare_all(edit_list, self.codec, new_edits=True)
-        future = self.writer.submit(lambda txn: edits.new_edits(txn, context, prepared))
+        most = self._partition_bytes_max() if self.is_partitioned else 0
+        future = self.writer.submit(
+            lambda txn: edits.new_edits(txn, context, prepared, partition_bytes_max=most)
+        )
         return _then_discard(future, edit_list)
 
     def submit_replicated(self, edit_list: Sequence[Edit]) -> Future[None]:
         """Graft the edits' histories (`new_edits=false`); each must have a path."""
         context = self._context
+        self._check_partitions(edit_list)
         self.stage_attachments(edit_list)
         prepared = edits.prepare_all(edit_list, self.codec, new_edits=False)
         future = self.writer.submit(lambda txn: edits.replicated_edits(txn, context, prepared))
         return _then_discard(future, edit_list)
+
+    def _check_partitions(self, edit_list: Sequence[Edit]) -> None:
+        if self.is_partitioned:
+            for edit in edit_list:
+                partitions.check_id(edit.id)
 
     def stage_attachments(self, edit_list: Sequence[Edit]) -> None:
         """Hash, compress and spool inline attachment data; slow for large ones, so an event loop lets a
@@ -401,7 +430,7 @@ class Database:
     def check(self, *, deep: bool = False) -> list[str]:
         """What does not fit together in the store, one line each; `deep` also reads every attachment."""
         with self.engine.read() as reader:
-            return check.problems(reader, self.codec, self.blobs, deep=deep)
+            return check.problems(reader, self.codec, self.blobs, partitioned=self.is_partitioned, deep=deep)
 
     # settings
 

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import compression, first_edits, keys, reads, records
+from . import compression, first_edits, keys, partitions, reads, records
 from .blobs import BlobStore
 from .compression import BodyCodec
 from .document import AttachmentEdit, Edit
 from .engine import Space
-from .errors import BadRequest, Conflict, CouchliteError, MissingStub
+from .errors import BadRequest, Conflict, CouchliteError, MissingStub, PartitionOverflow
 from .first_edits import FirstEdit
 from .records import AttachmentInfo, DocHead, RevInfo
 from .revision import Rev, new_rev
@@ -43,6 +43,8 @@ class Prepared:
     codec: int
     data: bytes
     rev: Rev | None
+    is_full: bool = False
+    """Its document belongs to a partition that must not grow."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -115,19 +117,33 @@ def _identity(attachment: AttachmentEdit) -> tuple[str, str, bytes]:
 # --- interactive edits
 
 
-def new_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> list[Result]:
-    """Apply interactive edits; each gives its new revision, or the Conflict that refused it, in their order.
+def new_edits(
+    txn: WriteTxn, context: Context, edits: Sequence[Prepared], *, partition_bytes_max: int = 0
+) -> list[Result]:
+    """Apply interactive edits; each gives its new revision, or the Conflict or PartitionOverflow that refused
+    it, in their order.
 
     Sequences are given in the order of the ids, as in CouchDB; that is also the order the index likes.
 
+    :param partition_bytes_max: no document may grow that belongs to a partition of this size; 0 for no limit.
     :raises MissingStub: an attachment stub stands for nothing; then none of the edits may be kept.
     """
     results: list[Result] = [_PENDING] * len(edits)
     first: list[FirstEdit] = []
+    full: set[bytes] = set()
+    if txn.partitions is not None and partition_bytes_max > 0:
+        full = txn.partitions.full(txn.kv, [prepared.edit.id for prepared in edits], partition_bytes_max)
     for at, doc_id, is_known in _by_id(txn, [prepared.edit.id for prepared in edits]):
         prepared = edits[at]
         edit, rev = prepared.edit, prepared.rev
-        if not is_known and not edit.path and rev is not None and first_edits.is_plain(edit, doc_id):
+        prepared.is_full = bool(full) and partitions.name_of(doc_id) in full
+        if (
+            not is_known
+            and not edit.path
+            and rev is not None
+            and first_edits.is_plain(edit, doc_id)
+            and not prepared.is_full
+        ):
             first.append(FirstEdit(doc_id, edit, rev, prepared.codec, prepared.data))
             results[at] = rev
             continue
@@ -135,11 +151,30 @@ def new_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared]) -> lis
         first.clear()
         try:
             results[at] = new_edit(txn, context, prepared)
-        except Conflict as error:
+        except (Conflict, PartitionOverflow) as error:
             results[at] = error
     first_edits.store(txn, first)
     _learn_dictionary(txn, context)
     return results
+
+
+def _check_room(prepared: Prepared, size_before: int) -> None:
+    """:raises PartitionOverflow: the document would take more than before, and its partition is full."""
+    if prepared.is_full and _size_of(prepared.edit) > size_before:
+        raise PartitionOverflow(prepared.edit.id)
+
+
+def _size_of(edit: Edit) -> int:
+    """What a leaf takes, about: of attachments that are stubs the writer learns only later."""
+    sizes = [
+        attachment.stored.length
+        if attachment.stored
+        else attachment.staged.length
+        if attachment.staged
+        else 0
+        for attachment in edit.attachments
+    ]
+    return len(edit.body) + sum(sizes)
 
 
 def _by_id(txn: WriteTxn, ids: Sequence[str]) -> Iterator[tuple[int, bytes, bool]]:
@@ -179,6 +214,7 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
             if str(parent).encode() != head.rev:
                 raise Conflict()
             rev = _resolved_revision(txn, prepared, parent, head.body)
+            _check_room(prepared, head.size)
             info, size = _store_body(txn, context, prepared, rev)
             tree, stemmed = records.extend_chain(chain, rev.digest, info, txn.state.revs_limit)
             for number in stemmed:
@@ -208,6 +244,7 @@ def _first_edit(txn: WriteTxn, context: Context, prepared: Prepared, id_bytes: b
     if edit.path:
         raise Conflict()
     assert prepared.rev is not None
+    _check_room(prepared, 0)
     info, size = _store_body(txn, context, prepared, prepared.rev)
     flags = records.DELETED if edit.deleted else 0
     _put_document(txn, id_bytes, None, flags, info.body, size, prepared.rev, b"")
@@ -247,8 +284,10 @@ def _append_to_tree(
     path: tuple[Rev, ...],
 ) -> Rev:
     tree = records.decode_tree(record)
+    replaced = next((leaf.info.size for leaf in tree.leaves() if leaf.rev == path[1]), 0)
     if tree.merge(path, _Unwritten(prepared)) != "new_leaf":
         raise Conflict()
+    _check_room(prepared, replaced)
     _stem(txn, tree)
     leaf = next(node for node in tree.leaves() if isinstance(node.info, _Unwritten))
     leaf.info, _size = _store_body(txn, context, prepared, path[0])
@@ -487,6 +526,10 @@ def _put_document(
         state.external_bytes -= head.size
     _count(state, flags, 1)
     state.external_bytes += size
+    if txn.partitions is not None:
+        if head is not None:
+            txn.partitions.remove(id_bytes, head.flags, head.size)
+        txn.partitions.add(id_bytes, flags, size)
     rev_text = str(rev).encode()
     kv.append(
         Space.SEQS, records.u64(state.update_seq), records.encode_seq_row(flags, body, rev_text, id_bytes)
@@ -513,6 +556,8 @@ def delete_document(txn: WriteTxn, id_bytes: bytes, key: bytes, head: DocHead) -
     if not head.flags & records.DELETED:
         txn.ranks.add(key, -1)
     state.external_bytes -= head.size
+    if txn.partitions is not None:
+        txn.partitions.remove(id_bytes, head.flags, head.size)
     state.update_seq += 1
     if id_bytes.startswith(b"_design/"):
         state.design_seq = state.update_seq

@@ -113,6 +113,14 @@ class Conflict(CouchliteError):
     default_reason = "Document update conflict."
 
 
+class PartitionOverflow(CouchliteError):
+    status = 403
+    error = "partition_overflow"
+
+    def __init__(self, doc_id: str) -> None:
+        super().__init__(f"Partition limit exceeded due to update on '{doc_id}'")
+
+
 class PreconditionFailed(CouchliteError):
     status = 412
     error = "precondition_failed"

@@ -116,6 +116,9 @@ class Server:
         self._doorbell.ring(_CATALOG_MOVED)
         self.catalog.folders.remove(entry.uuid)
 
+    def _partition_bytes_max(self) -> int:
+        return self.config.integer("couchdb", "max_partition_size")
+
     def has_deleted(self, database: Database) -> bool:
         """Whether a database that was open is no more, even if there is another of its name by now."""
         return not self._lists(database.name, database.uuid)
@@ -188,7 +191,9 @@ class Server:
             if not path.exists():
                 raise DatabaseNotFound()
             try:
-                database = Database(entry, path, moved=self._moved)
+                database = Database(
+                    entry, path, moved=self._moved, partition_bytes_max=self._partition_bytes_max
+                )
             except (OSError, DataDirectoryError):
                 if not self._lists(entry.name, entry.uuid):  # its files are being removed
                     raise DatabaseNotFound() from None

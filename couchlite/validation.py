@@ -140,7 +140,7 @@ async def _design_refusal(
     try:
         if not principal.is_admin:
             check_admin(database.security, principal)
-        design_docs.check(edit.fields, partitioned=bool(database.props.get("partitioned")))
+        design_docs.check(edit.fields, partitioned=database.is_partitioned)
         if edit.fields.get("views") and edit.fields.get("language", "javascript") == "javascript":
             await functions.check_views(Design(database.name, {"_id": edit.id, **edit.fields}))
     except CouchliteError as error:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from .engine import Batch, Engine, Space
 from .errors import CouchliteError, DatabaseNotFound
+from .partitions import PartitionChanges
 from .ranks import RankChanges
 from .records import STATE_KEY, State, time_mark, u64
 from .seq_counts import SeqCountChanges
@@ -35,14 +36,15 @@ IDLE_S = 5.0
 class WriteTxn:
     """A batch, and the counters that go with it."""
 
-    __slots__ = ("after_commit", "bodies_before", "kv", "ranks", "seq_counts", "state")
+    __slots__ = ("after_commit", "bodies_before", "kv", "partitions", "ranks", "seq_counts", "state")
 
-    def __init__(self, kv: Batch) -> None:
+    def __init__(self, kv: Batch, *, partitioned: bool) -> None:
         self.kv = kv
         self.state = State.decode(kv.get(Space.META, STATE_KEY))
         self.bodies_before = self.state.last_body
         self.ranks = RankChanges()
         self.seq_counts = SeqCountChanges()
+        self.partitions = PartitionChanges() if partitioned else None
         self.after_commit: list[Callable[[], None]] = []
         """Run once the batch is durable; for what must not happen before."""
 
@@ -62,10 +64,13 @@ Job = tuple[Callable[[WriteTxn], Any], "Future[Any]"]
 class Writer:
     """`committed(state)` is called in the writer's thread after each durable commit."""
 
-    def __init__(self, engine: Engine, name: str, committed: Callable[[State], None]) -> None:
+    def __init__(
+        self, engine: Engine, name: str, committed: Callable[[State], None], *, partitioned: bool = False
+    ) -> None:
         self._engine = engine
         self._name = name
         self._committed = committed
+        self._partitioned = partitioned
         self._queue: deque[Job] = deque()
         self._work = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -110,7 +115,7 @@ class Writer:
     def _commit(self, group: list[Job]) -> None:
         group = [job for job in group if job[1].set_running_or_notify_cancel()]
         while group:
-            run = _GroupRun(group)
+            run = _GroupRun(group, partitioned=self._partitioned)
             try:
                 state, after_commit = self._engine.write(run)
             except _Spoiled as spoiled:
@@ -143,14 +148,15 @@ class _Spoiled(Exception):
 class _GroupRun:
     """Runs a group's functions in one batch; may be called again with a fresh batch."""
 
-    def __init__(self, group: list[Job]) -> None:
+    def __init__(self, group: list[Job], *, partitioned: bool) -> None:
         self._group = group
+        self._partitioned = partitioned
         self.outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         self.wrote = False
 
     def __call__(self, kv: Batch) -> tuple[State, list[Callable[[], None]]]:
         self.outcomes = []
-        txn = WriteTxn(kv)
+        txn = WriteTxn(kv, partitioned=self._partitioned)
         for function, future in self._group:
             writes_before = kv.writes
             try:
@@ -165,5 +171,7 @@ class _GroupRun:
         if self.wrote:
             txn.ranks.write(kv)
             txn.seq_counts.write(kv)
+            if txn.partitions is not None:
+                txn.partitions.write(kv)
             txn.save_state()
         return txn.state, txn.after_commit

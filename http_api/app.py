@@ -41,6 +41,7 @@ from . import (
     local,
     mango_indexes,
     node,
+    partitions,
     replication,
     replication_ledger,
     response,
@@ -176,9 +177,12 @@ DATABASE_PREFIX_ROUTES = {
     "_shards": Route(member, "GET", {"GET": databases.shard_of}),
 }
 
+# /{db}/_partition/{name}
+PARTITION = Route(member, "GET", {"GET": partitions.info})
+
 # /{db}/{docid}, /{db}/_design/{name}, /{db}/_local/{name}, and /{docid}/{attachment}
 DOCUMENT = Route(
-    member,
+    partitions.document_member,
     "DELETE,GET,HEAD,POST,PUT,COPY",
     {
         "GET": documents.get,
@@ -190,7 +194,7 @@ DOCUMENT = Route(
 )
 LOCAL_DOCUMENT = Route(member, DOCUMENT.allow, DOCUMENT.methods | {"GET": local.get})
 ATTACHMENT = Route(
-    member,
+    partitions.document_member,
     "DELETE,GET,HEAD,PUT",
     {"GET": attachments.get, "PUT": attachments.put, "DELETE": attachments.delete},
 )
@@ -304,6 +308,8 @@ def _node_route(request: Request) -> Route:
 
 
 def _underscore_route(request: Request, second: str, rest: list[str]) -> Route:
+    if second == "_partition":
+        return _partition_route(request)
     route = DATABASE_ROUTES.get((second, *rest)) or DATABASE_PREFIX_ROUTES.get(second)
     if route is not None:
         return route
@@ -323,6 +329,15 @@ def _underscore_route(request: Request, second: str, rest: list[str]) -> Route:
             "_local documents do not accept attachments." if rest else "Invalid _local document id."
         )
     return _document_route(request, second, rest)
+
+
+def _partition_route(request: Request) -> Route:
+    member(request)
+    partitions.check_address(request)
+    if len(request.segments) == 3:
+        return PARTITION
+    partitions.turn_into_query(request)
+    return _underscore_route(request, request.segments[1], request.segments[2:])
 
 
 def _document_route(request: Request, doc_id: str, names: list[str]) -> Route:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from couchlite import document
+from couchlite import document, partitions
 from couchlite.document import Edit, Revision
 from couchlite.edits import Result
 from couchlite.errors import BadRequest, CouchliteError, IllegalDocumentId
@@ -25,9 +25,10 @@ from couchlite.revision import Rev
 
 from . import documents, response, system_documents
 from .documents import Options, parse_options
+from .partitions import check_ids
 from .request import Request
 from .response import Stream
-from .submission import IN_LOOP_MAX_EDITS, read_documents, submit
+from .submission import IN_LOOP_MAX_EDITS, check_id, read_documents, submit
 from .updates import NEEDS_REVISION, written_status
 
 PAGE_DOCUMENTS = 500
@@ -55,6 +56,7 @@ async def bulk_docs(request: Request) -> web.StreamResponse:
     for edit in edits:
         if not edit.id:
             edit.id = request.server.uuids.new()
+            check_id(request, edit.id)
     if new_edits and body.get("all_or_nothing") is True:
         refusal = CouchliteError("all_or_nothing is not supported", error="not_implemented")
         return response.json(request, 417, [_refused(edit, refusal, with_rev=True) for edit in edits])
@@ -131,6 +133,7 @@ async def _diffs(request: Request) -> dict[str, tuple[Sequence[str], Sequence[st
     for revs in wanted.values():
         if not isinstance(revs, list):
             raise BadRequest("Revisions must be an array.")
+    check_ids(request, wanted)
     diffs = {}
     pairs = list(wanted.items())
     for at in range(0, len(pairs), PAGE_DOCUMENTS):
@@ -243,7 +246,7 @@ class _BulkGet:
         return found
 
     async def _write_json(self, write: Write, item: Any) -> None:
-        wanted = _read(item)
+        wanted = self._read(item)
         await write(b'{"id":%b,"docs":[' % dumps(wanted.id))
         separator = b""
         for result in self._open(wanted):
@@ -265,7 +268,7 @@ class _BulkGet:
         stream = Stream(self._request, headers={"Content-Type": mixed.content_type}, is_json=False)
         write = documents.fairly(stream)
         for item in self._items:
-            wanted = _read(item)
+            wanted = self._read(item)
             for result in self._open(wanted):
                 if isinstance(result, MissingRev):
                     members = {"rev": result.rev.text, "error": "not_found", "reason": "missing"}
@@ -296,6 +299,15 @@ class _BulkGet:
         return [
             result if isinstance(result, MissingRev) else self._shown(result, options) for result in results
         ]
+
+    def _read(self, item: Any) -> _Wanted | _Failed:
+        wanted = _read(item)
+        if isinstance(wanted, _Wanted) and self._database.is_partitioned:
+            try:
+                partitions.check_id(wanted.id)
+            except CouchliteError as error:
+                return _Failed(wanted.id, None, error.error, error.reason)
+        return wanted
 
     def _shown(self, revision: Revision, options: Options) -> tuple[Revision, Options] | _Failed:
         try:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aiohttp import web
 
+from couchlite.catalog import SYSTEM_NAMES
 from couchlite.compact import Retention
 from couchlite.database import Database
 from couchlite.errors import BadRequest, CouchliteError, DatabaseNotFound, Forbidden
@@ -20,6 +21,7 @@ from couchlite.server import Server
 
 from . import response, views
 from .access import may_change_settings
+from .partitions import check_ids
 from .request import Request, encode, is_text
 
 # The only node, by the name CouchDB gives to one that stands alone.
@@ -49,14 +51,23 @@ async def create(request: Request) -> web.StreamResponse:
         raise BadRequest("The `placement` value should be in a format `zone:n`.")
     if request.query_value("engine") not in (None, "couch"):
         raise BadRequest("invalid_engine_extension")
-    partitioned = request.query_value("partitioned") or "false"
-    if partitioned not in ("true", "false"):
+    partitioned = request.query_value("partitioned")
+    if partitioned not in ("true", "false", None):
         raise BadRequest("Invalid `partitioned` parameter")
     shards = int(request.query_value("q") or request.server.config.integer("cluster", "q"))
+    if partitioned == "true":
+        _check_may_be_partitioned(request, name)
     with contextlib.suppress(DatabaseNotFound):  # it was made, and somebody has deleted it since
         await asyncio.to_thread(request.server.create, name, partitioned=partitioned == "true", shards=shards)
     location = request.absolute_uri(f"/{encode(name)}")
     return response.json(request, 201, {"ok": True}, {"Location": location})
+
+
+def _check_may_be_partitioned(request: Request, name: str) -> None:
+    if request.server.config.get("feature_flags", "partitioned||*") != "true":
+        raise BadRequest("Partitioned feature is not enabled.")
+    if name in SYSTEM_NAMES or name.rpartition("/")[2] in ("_users", "_replicator"):
+        raise BadRequest("Cannot partition a system database")
 
 
 async def delete(request: Request) -> web.StreamResponse:
@@ -91,7 +102,7 @@ def describe(database: Database) -> dict[str, Any]:
             "external": info.external_bytes,
             "active": info.active_bytes,
         },
-        "props": {"partitioned": True} if info.props.get("partitioned") else {},
+        "props": {"partitioned": True} if database.is_partitioned else {},
         "doc_del_count": info.doc_del_count,
         "doc_count": info.doc_count,
         "disk_format_version": DISK_FORMAT_VERSION,
@@ -190,6 +201,7 @@ async def purge(request: Request) -> web.StreamResponse:
     """POST /{db}/_purge: {id: [rev, ...]} -> what was removed of it."""
     request.require_json_type()
     wanted = {name: _revisions(revs) for name, revs in (await request.json_object()).items()}
+    check_ids(request, wanted)
     config = request.server.config
     if len(wanted) > config.integer("purge", "max_document_id_number"):
         raise BadRequest("Exceeded maximum number of documents.")
@@ -214,6 +226,7 @@ async def shards(request: Request) -> web.StreamResponse:
 
 async def shard_of(request: Request) -> web.StreamResponse:
     """GET /{db}/_shards/{docid}."""
+    check_ids(request, request.segments[2:3])
     return response.json(request, 200, {"range": WHOLE_RANGE, "nodes": [NODE]})
 
 

@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 
 from aiohttp import web
 
-from couchlite import changes_docs, records
+from couchlite import changes_docs, partitions, records
 from couchlite.changes_docs import DocOptions
 from couchlite.collation import sort_key
+from couchlite.errors import BadRequest, QueryParseError
 from couchlite.index import Index, designs, store
-from couchlite.index.layout import ROW_END, before_id, behind_id
+from couchlite.index.layout import ROW_END, before_id, behind_id, partition_prefix
 from couchlite.jsontext import dumps, loads, loads_near
 from couchlite.mango import compile_normalized, planner
 from couchlite.mango.conditions import fields_of
@@ -63,17 +64,19 @@ async def find(request: Request) -> web.StreamResponse:
 async def explain(request: Request) -> web.StreamResponse:
     """POST of a query, to be told how it would be answered."""
     request.require_json_type()
-    options = read_find(await request.json_object(), request.server.config)
+    options = read_find(await _body(request), request.server.config)
     known, _state = designs.mango_indexes(request.database())
-    plan = planner.plan(list(known), _wanted(options), explain=True)
+    plan = planner.plan(list(known), _wanted(request, options), explain=True)
     return response.json(request, 200, _explained(request, options, plan))
 
 
 async def _prepare(request: Request) -> tuple[FindOptions, Plan, Index | None, State]:
     request.require_json_type()
-    options = read_find(await request.json_object(), request.server.config)
+    options = read_find(await _body(request), request.server.config)
     known, state = designs.mango_indexes(request.database())
-    plan = planner.plan(list(known), _wanted(options))
+    plan = planner.plan(list(known), _wanted(request, options))
+    if options.partition and not request.database().is_partitioned:
+        raise QueryParseError("`partition` parameter is not supported on this db")
     index = None
     if plan.index is not None and plan.index.ddoc is not None and not plan.is_empty:
         is_wanted = options.update and options.stale != "ok"
@@ -81,8 +84,26 @@ async def _prepare(request: Request) -> tuple[FindOptions, Plan, Index | None, S
     return options, plan, index, state
 
 
-def _wanted(options: FindOptions) -> Wanted:
-    return Wanted(options.selector, options.sort, options.use_index, options.allow_fallback)
+async def _body(request: Request) -> dict[str, Any]:
+    """The request, with the partition that its address names. :raises BadRequest: it names another."""
+    body = await request.json_object()
+    partition = request.query_value("partition")
+    if partition is None:
+        return body
+    if body.get("partition", partition) != partition:
+        raise BadRequest("Conflicting value for `partition` in query string", error="bad_partition")
+    return {"partition": partition, **body}
+
+
+def _wanted(request: Request, options: FindOptions) -> Wanted:
+    return Wanted(
+        options.selector,
+        options.sort,
+        options.use_index,
+        options.allow_fallback,
+        in_partition=bool(options.partition),
+        of_partitioned=request.database().is_partitioned,
+    )
 
 
 # --- going through rows
@@ -241,6 +262,8 @@ class _Cursor:
             columns = page.columns()
             kept = [at for at, doc_id in enumerate(columns.ids) if not doc_id.startswith(_DESIGN)]
             if len(kept) < len(columns.ids):
+                self._rows_examined += len(columns.ids) - len(kept)
+                self._docs_examined += len(columns.ids) - len(kept)
                 columns = columns.pick(kept)
             seen = self._bodies(snapshot, columns) if self._needs_bodies_only else None
             texts = (
@@ -343,10 +366,11 @@ class _Cursor:
         options = self._options
         if self._index is None:
             return self._range_of_ids(options.bookmark)
-        start = sort_key(self._plan.start_key())[:-1]
-        stop = sort_key(self._plan.end_key())[:-1] + ROW_END
+        prefix = partition_prefix(options.partition.encode()) if options.partition else b""
+        start = prefix + sort_key(self._plan.start_key())[:-1]
+        stop = prefix + sort_key(self._plan.end_key())[:-1] + ROW_END
         if options.bookmark is not None:
-            key, doc_id = sort_key(options.bookmark.key), options.bookmark.doc_id.encode()
+            key, doc_id = prefix + sort_key(options.bookmark.key), options.bookmark.doc_id.encode()
             if options.descending:
                 stop = min(stop, before_id(key, doc_id))
             else:
@@ -360,6 +384,9 @@ class _Cursor:
         stop: bytes | None = None
         if self._plan.end_key():
             stop = high.encode() + b"\0" if isinstance(high, str) else b""
+        if self._options.partition:
+            lowest, highest = partitions.ids_of(self._options.partition)
+            start, stop = max(start, lowest), highest if stop is None else min(stop, highest)
         if bookmark is not None:
             last = bookmark.doc_id.encode()
             if self._options.descending:
@@ -395,7 +422,7 @@ def _explained(request: Request, options: FindOptions, plan: Plan) -> dict[str, 
     told: dict[str, Any] = {
         "dbname": request.database().name,
         "index": None if plan.index is None else plan.index.shown(),
-        "partitioned": bool(request.database().props.get("partitioned")),
+        "partitioned": request.database().is_partitioned,
         "selector": options.selector,
         "opts": options.shown(),
         "limit": options.limit,

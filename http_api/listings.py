@@ -26,6 +26,7 @@ from couchlite.snapshot import Snapshot
 
 from . import documents, local, system_documents
 from .access import server_admin
+from .partitions import check_ids
 from .request import Request
 from .response import Stream
 from .view_options import UNSET, ViewOptions, read_options, read_queries
@@ -101,8 +102,9 @@ async def _answer_queries(request: Request, namespace: Namespace) -> web.StreamR
 
 def _validate(request: Request, options: ViewOptions) -> None:
     options.validate_as_map()
+    check_ids(request, options.keys or ())
     partitioned = options.partition is not None
-    if partitioned and not request.database().props.get("partitioned"):
+    if partitioned and not request.database().is_partitioned:
         raise QueryParseError("`partition` parameter is not supported on this db")
     options.apply_limit(request.server.config, partitioned=partitioned)
 
@@ -370,8 +372,9 @@ def _range(options: ViewOptions, namespace: Namespace) -> tuple[bytes, bytes | N
     A key that is not a string is before all ids, as in Erlang's order of terms.
     """
     first, last = _place(options.start_key), _place(options.end_key)
-    first = options.start_key_docid if first is None else first
-    last = options.end_key_docid if last is None else last
+    if options.partition is None:
+        first = options.start_key_docid if first is None else first
+        last = options.end_key_docid if last is None else last
     if last and options.inclusive_end is not options.descending:
         last = _behind(last)
     if options.descending:

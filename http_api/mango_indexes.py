@@ -73,14 +73,28 @@ async def create(request: Request) -> web.StreamResponse:
     ddoc = wanted["ddoc"] or generated_name(wanted)
     doc_id = ddoc if ddoc.startswith(_PREFIX) else _PREFIX + ddoc
     before = _design(request, doc_id)
-    after = with_index(before, name, given)
-    if wanted["partitioned"] is not None and "_rev" not in before:
-        after = {**after, "options": {"partitioned": wanted["partitioned"]}}
+    after = _with_partitioned(with_index(before, name, given), wanted["partitioned"])
     result = "exists"
     if dumps(after) != dumps(before):
         result = "created"
         await submission.store(request, submission.read_document(request, after))
     return response.json(request, 200, {"result": result, "id": doc_id, "name": name})
+
+
+def _with_partitioned(ddoc: dict[str, Any], wanted: bool | None) -> dict[str, Any]:
+    """A design document whose indexes are partitioned, or not, as wanted; None is as the database is.
+
+    :raises BadRequest: it is there already, and they are otherwise.
+    """
+    options = ddoc.get("options")
+    if wanted is (options.get("partitioned") if isinstance(options, dict) else None):
+        return ddoc
+    if "_rev" in ddoc:
+        reason = (
+            f"Requested partitioned option does not match existing value on design document {ddoc['_id']}"
+        )
+        raise BadRequest(reason, error="invalid_partitioned_option")
+    return {**ddoc, "options": {"partitioned": wanted}}
 
 
 def _design(request: Request, doc_id: str) -> dict[str, Any]:

@@ -199,6 +199,11 @@ class Request:
                 return value
         return None
 
+    def set_query_value(self, name: str, value: str) -> None:
+        """Let a parameter have one value, which was not sent as such."""
+        self._query = [*(pair for pair in self.query if pair[0] != name), (name, value)]
+        self.query_text = self.query_text or name
+
     def query_json(self, name: str) -> Any:
         """The first value of a parameter parsed as JSON; None when it is absent."""
         value = self.query_value(name)

@@ -80,7 +80,7 @@ def read_document(request: Request, value: Any, doc_id: str | None = None) -> Ed
 def read_documents(request: Request, values: Iterable[Any]) -> list[Edit]:
     """`read_document` for each of many, what is common to them being looked up once."""
     limits = limits_of(request.server.config)
-    is_any_id_allowed = limits.id_bytes is None and not request.database().props.get("partitioned")
+    is_any_id_allowed = limits.id_bytes is None and not request.database().is_partitioned
     edits = []
     for value in values:
         edit = document.parse(value, max_size_bytes=limits.document_bytes)
@@ -103,7 +103,7 @@ def check_id(request: Request, doc_id: str) -> None:
     longest = limits_of(request.server.config).id_bytes
     if longest is not None and len(doc_id.encode()) > longest:
         raise IllegalDocumentId("Document id is too long")
-    if request.database().props.get("partitioned") and doc_id:
+    if request.database().is_partitioned and doc_id:
         partitions.check_id(doc_id)
 
 

@@ -22,6 +22,7 @@ from couchlite.engine import Reader
 from couchlite.errors import CouchliteError, MethodNotAllowed, QueryParseError
 from couchlite.index import Index, IndexDefinition, IndexFunctions, designs, is_fresh, query, reducers, store
 from couchlite.index.layout import State as IndexState
+from couchlite.index.layout import partition_prefix
 from couchlite.index.query import Bound, Group, Groups, Range, Rows
 from couchlite.jsontext import dumps, loads
 from couchlite.records import State
@@ -92,14 +93,16 @@ def _is_reduced(definition: IndexDefinition, options: ViewOptions) -> bool:
 
 
 def _validate(request: Request, definition: IndexDefinition, options: ViewOptions) -> None:
-    options.apply_limit(request.server.config, partitioned=False)
+    options.apply_limit(request.server.config, partitioned=definition.partitioned)
     if options.include_docs:
         system_documents.check_reads_all(request)
     if _is_reduced(definition, options):
         options.validate_as_reduce()
     else:
         options.validate_as_map()
-    if options.partition is not None:
+    if definition.partitioned and options.partition is None:
+        raise QueryParseError("`partition` parameter is mandatory for queries to this view.")
+    if options.partition is not None and not definition.partitioned:
         raise QueryParseError("`partition` parameter is not supported in this design doc")
     _check_range(options)
 
@@ -168,6 +171,7 @@ class _Query:
         self._state = state
         self._separator = b""
         self._functions = index_functions(request)
+        self._prefix = b"" if options.partition is None else partition_prefix(options.partition.encode())
         self._doc_options = DocOptions(bool(options.conflicts), options.att_encoding_info)
 
     async def write(self) -> None:
@@ -181,13 +185,14 @@ class _Query:
     def _ranges(self) -> list[Range]:
         options = self._options
         if options.keys is not None:
-            return [query.range_of_key(key) for key in options.keys]
+            return [query.range_of_key(key, self._prefix) for key in options.keys]
         return [
             query.range_of(
                 _bound(options.start_key, options.start_key_docid),
                 _bound(options.end_key, options.end_key_docid),
                 inclusive_end=options.inclusive_end,
                 descending=options.descending,
+                prefix=self._prefix,
             )
         ]
 
@@ -296,7 +301,7 @@ class _Query:
                 ],
                 options.keys,
                 [options.descending, options.inclusive_end, options.is_grouped_by_key, options.update_seq],
-                [options.group_level, options.skip, options.limit],
+                [options.group_level, options.skip, options.limit, options.partition],
                 self._functions.reduce_limit,
             ]
         )
@@ -322,11 +327,12 @@ class _Query:
         if options.keys is None:
             level = None if options.is_grouped_by_key else options.group_level or 0
             [one] = self._ranges()
-            yield Groups(one, level, options.descending, options.skip, options.limit)
+            yield Groups(one, level, options.descending, options.skip, options.limit, prefix=self._prefix)
             return
         skip, limit = options.skip, options.limit
         for key, one in zip(options.keys, self._ranges(), strict=True):
-            groups = Groups(one, None, options.descending, skip, limit, shown_key=dumps(key))
+            shown = dumps(key)
+            groups = Groups(one, None, options.descending, skip, limit, shown_key=shown, prefix=self._prefix)
             yield groups
             skip, limit = groups.skip, groups.limit
 

@@ -291,7 +291,7 @@ class LocalPeer:
             config.integer("couchdb", "max_document_size"),
             config.limit("couchdb", "max_attachment_size"),
             config.limit("couchdb", "max_document_id_length"),
-            bool(self._database.props.get("partitioned")),
+            self._database.is_partitioned,
         )
 
     async def _refusals(self, database: Database, edits: Sequence[Edit]) -> list[CouchliteError | None]:

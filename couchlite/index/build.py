@@ -23,12 +23,13 @@ from ..engine import Batch, Engine, Space
 from ..errors import DatabaseNotFound
 from ..jsontext import dumps, escape_all
 from ..mango.terms import compare_terms
+from ..partitions import name_of
 from ..snapshot import Snapshot
 from ..tasks import Task
 from . import levels, store
 from .definition import IndexDefinition
 from .functions import IndexFunctions, Mapper, Rows, Stopped, wait_for
-from .layout import State, encode_row
+from .layout import State, encode_row, partition_prefix
 from .levels import Reductions
 from .store import Emitted
 
@@ -230,17 +231,19 @@ class Build:
         if len(known) > SORT_KEYS_KEPT:
             known.clear()
         size = 0
+        partitioned = self._definition.partitioned
         for doc_id, id_text, rows in zip(page.ids, escape_all(page.ids), mapped, strict=True):
             if len(rows) > 1 and _has_repeated_keys(rows):
                 rows = sorted(rows, key=_BY_VALUE)  # so CouchDB orders a document's rows with the same key
             sort_keys = []
             texts = []
+            prefix = partition_prefix(name_of(doc_id) or b"") if partitioned else b""
             for key, value in rows:
                 key_text = dumps(key)
                 found = known.get(key_text)
                 if found is None:
                     found = known[key_text] = sort_key(key)
-                sort_keys.append(found)
+                sort_keys.append(prefix + found if prefix else found)
                 text = encode_row(b'"%b"' % id_text, key_text, dumps(value))
                 size += len(text)
                 texts.append(text)

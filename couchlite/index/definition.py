@@ -39,6 +39,8 @@ class IndexDefinition:
     """Design documents have rows, too."""
     local_seq: bool
     """Documents are mapped with their `_local_seq`."""
+    partitioned: bool
+    """The rows of each partition are apart from those of others: their keys begin with it."""
     design: Design = field(compare=False)
     """The functions, and the modules they may require; nothing else of the design document."""
     design_id: str = field(compare=False)
@@ -49,14 +51,17 @@ class DesignViews:
     """The views of a revision of a design document.
 
     :param scope: see Design; the name of the database.
+    :param partitioned: whether the database is.
     """
 
-    def __init__(self, scope: str, document: Mapping[str, Any]) -> None:
+    def __init__(self, scope: str, document: Mapping[str, Any], *, partitioned: bool = False) -> None:
         self.id = str(document.get("_id", ""))
         language = document.get("language", JAVASCRIPT)
         self.language = language if isinstance(language, str) else str(dumps(language))
         options = document.get("options")
         self.options: Mapping[str, Any] = options if isinstance(options, dict) else {}
+        self.partitioned = partitioned and self.options.get("partitioned", True) is True
+        """Whether they are queried by partition, and only so."""
         self._scope = scope
         views = document.get("views")
         self.sources: Mapping[str, Any] = views if isinstance(views, dict) else {}
@@ -90,7 +95,8 @@ class DesignViews:
         reduce = reduce if isinstance(reduce, str) else None
         options = view.get("options")
         options = options if isinstance(options, dict) else {}
-        include_design = self.options.get("include_design") is True
+        # Design documents are in no partition.
+        include_design = self.options.get("include_design") is True and not self.partitioned
         local_seq = self.options.get("local_seq") is True
         lib = self.sources.get("lib", {}) if self.language == JAVASCRIPT else {}
         signature = _digest(
@@ -104,6 +110,7 @@ class DesignViews:
                 options,
                 include_design,
                 local_seq,
+                self.partitioned,
                 lib,
             ]
         )
@@ -118,6 +125,7 @@ class DesignViews:
             options=options,
             include_design=include_design,
             local_seq=local_seq,
+            partitioned=self.partitioned,
             design=Design(self._scope, functions),
             design_id=self.id,
         )

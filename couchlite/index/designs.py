@@ -59,7 +59,9 @@ def mango_indexes(database: Database) -> tuple[dict[MangoIndex, IndexDefinition]
             index: views.find(index.name)
             for views in all_of(database)
             if views.language == QUERY
-            for index in of_design_document({"_id": views.id, "language": QUERY, "views": views.sources})
+            for index in of_design_document(
+                {"_id": views.id, "language": QUERY, "views": views.sources}, partitioned=views.partitioned
+            )
         }
         known = _mango[database] = (state.design_seq, found)
     return known[1], state
@@ -79,6 +81,6 @@ def _views(database: Database, snapshot: Snapshot, doc_id: str) -> DesignViews:
     if entry is not None and entry[0] == rev:
         return entry[1]
     document: dict[str, Any] = loads(render(snapshot.winner(doc_id)))
-    views = DesignViews(database.name, document)
+    views = DesignViews(database.name, document, partitioned=database.is_partitioned)
     known[doc_id] = rev, views
     return views

@@ -10,7 +10,8 @@
 
 A row key is the sort key of the row's key, the document id, and which of the document's rows it is: bytes in
 the order in which CouchDB shows rows. No sort key is the beginning of another one, and ids are escaped, so
-that their order is kept and what follows can be told from them.
+that their order is kept and what follows can be told from them. In an index that keeps partitions apart, the
+partition stands before all that.
 
 (*) LMDB keys are at most 511 bytes; `keys.py` keeps the order of longer ones.
 """
@@ -105,6 +106,11 @@ def before_id(sort_key: bytes, doc_id: bytes) -> bytes:
 def behind_id(sort_key: bytes, doc_id: bytes) -> bytes:
     """Where the rows with a key end that belong to a document."""
     return sort_key + escape_id(doc_id) + b"\0" + ROW_END
+
+
+def partition_prefix(name: bytes) -> bytes:
+    """What the row keys of a partition begin with, in an index that keeps partitions apart."""
+    return escape_id(name) + b"\0\0"
 
 
 # --- records

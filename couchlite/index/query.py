@@ -34,6 +34,11 @@ class Range(NamedTuple):
 EVERYTHING = Range(b"", None)
 
 
+def range_of_partition(prefix: bytes) -> Range:
+    """All rows of the partition whose row keys begin so."""
+    return Range(prefix, prefix + ROW_END)
+
+
 class Bound(NamedTuple):
     """One end of a range of keys as a query gives it: a key, and maybe a document's id."""
 
@@ -42,15 +47,21 @@ class Bound(NamedTuple):
 
 
 def range_of(
-    first: Bound | None, last: Bound | None, *, inclusive_end: bool = True, descending: bool = False
+    first: Bound | None,
+    last: Bound | None,
+    *,
+    inclusive_end: bool = True,
+    descending: bool = False,
+    prefix: bytes = b"",
 ) -> Range:
-    """The rows between two bounds, of which `first` is where a reader begins."""
+    """The rows between two bounds, of which `first` is where a reader begins; of one partition, if its
+    `prefix` is given."""
     low, high = (last, first) if descending else (first, last)
-    start, stop = b"", None
+    start, stop = range_of_partition(prefix) if prefix else EVERYTHING
     if low is not None:
-        start = _before(low) if inclusive_end or not descending else _behind(low)
+        start = prefix + (_before(low) if inclusive_end or not descending else _behind(low))
     if high is not None:
-        stop = _behind(high) if inclusive_end or descending else _before(high)
+        stop = prefix + (_behind(high) if inclusive_end or descending else _before(high))
     return Range(start, stop)
 
 
@@ -64,9 +75,9 @@ def _behind(bound: Bound) -> bytes:
     return key + ROW_END if bound.doc_id is None else behind_id(key, bound.doc_id)
 
 
-def range_of_key(key: Any) -> Range:
-    """The rows with a key."""
-    start = sort_key(key)
+def range_of_key(key: Any, prefix: bytes = b"") -> Range:
+    """The rows with a key; of one partition, if its `prefix` is given."""
+    start = prefix + sort_key(key)
     return Range(start, start + ROW_END)
 
 
@@ -167,6 +178,8 @@ class Groups:
     limit: int
     shown_key: bytes | None = None
     """As JSON, instead of what the rows have."""
+    prefix: bytes = b""
+    """Of the partition that all rows belong to."""
 
     @property
     def is_through(self) -> bool:
@@ -213,8 +226,8 @@ class Groups:
     def _prefix_size(self, key: Any) -> int:
         """How much of a row key all rows of the group have in common that a key belongs to."""
         if self.level is None or type(key) is not list or len(key) < self.level:
-            return len(sort_key(key))
-        return len(sort_key(key[: self.level])) - 1  # without the end of the array
+            return len(self.prefix) + len(sort_key(key))
+        return len(self.prefix) + len(sort_key(key[: self.level])) - 1  # without the end of the array
 
 
 def cover(reader: Reader, state: State, one: Range, highest: int) -> Cover:

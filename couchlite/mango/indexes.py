@@ -38,6 +38,8 @@ class MangoIndex:
     """Names and directions."""
     partial: Mapping[str, Any] | None = field(default=None, compare=False)
     """The selector of the documents in it."""
+    partitioned: bool = False
+    """For queries of a partition; else for those of all documents."""
 
     @property
     def columns(self) -> list[str]:
@@ -58,7 +60,7 @@ class MangoIndex:
             "ddoc": self.ddoc,
             "name": self.name,
             "type": "json",
-            "partitioned": False,
+            "partitioned": self.partitioned,
             "def": definition,
         }
 
@@ -66,7 +68,7 @@ class MangoIndex:
 ALL_DOCS = MangoIndex(None, "_all_docs", (("_id", "asc"),))
 
 
-def of_design_document(document: Mapping[str, Any]) -> list[MangoIndex]:
+def of_design_document(document: Mapping[str, Any], *, partitioned: bool = False) -> list[MangoIndex]:
     """The indexes that a design document holds."""
     views = document.get("views")
     if document.get("language") != LANGUAGE or not isinstance(views, dict):
@@ -79,7 +81,8 @@ def of_design_document(document: Mapping[str, Any]) -> list[MangoIndex]:
         fields = source.get("fields") if isinstance(source, dict) else None
         if isinstance(source, dict) and isinstance(fields, dict):
             partial = source.get("partial_filter_selector") or None
-            found.append(MangoIndex(str(document["_id"]), name, tuple(fields.items()), partial))
+            columns = tuple(fields.items())
+            found.append(MangoIndex(str(document["_id"]), name, columns, partial, partitioned))
     return found
 
 

@@ -40,6 +40,10 @@ class Wanted:
     use_index: list[str]
     """A design document without its prefix, and maybe the name of an index in it."""
     allow_fallback: bool
+    in_partition: bool = False
+    """Asked of one partition."""
+    of_partitioned: bool = False
+    """Asked of a partitioned database."""
 
 
 @dataclass(slots=True)
@@ -80,11 +84,13 @@ def plan(indexes: Sequence[MangoIndex], wanted: Wanted, *, explain: bool = False
     every = sorted({ALL_DOCS, *indexes}, key=lambda index: index.order)
     named = [index for index in every if is_named(index, wanted.use_index)]
     whole = [index for index in every if index.partial is None]
-    offered = sorted({*whole, *named}, key=lambda index: index.order)
+    offered = [index for index in every if index in whole or index in named]
+    offered = [index for index in offered if index.ddoc is None or index.partitioned == wanted.in_partition]
     problems = {index: _problems(index, wanted) for index in offered}
     usable = [index for index in offered if not problems[index]]
     if not usable and not explain:
-        reason = "No index exists for this sort, try indexing by the sort fields."
+        scope = "" if not wanted.of_partitioned else "partitioned " if wanted.in_partition else "global "
+        reason = f"No {scope}index exists for this sort, try indexing by the sort fields."
         raise BadRequest(reason, error="no_usable_index")
     chosen = [index for index in usable if index in named]
     if not chosen:

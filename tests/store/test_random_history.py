@@ -15,7 +15,7 @@ from couchlite.compact import Retention
 
 from .helpers import attachment, graft, leaves
 
-IDS = st.sampled_from(["a", "b", "_design/x", "ü" * 260])
+IDS = st.sampled_from(["p:a", "p:b", "_design/x", "q:" + "ü" * 260])
 DIGESTS = st.sampled_from(["a" * 32, "b" * 32, "c" * 32, "0" * 31 + "1"])
 
 
@@ -26,7 +26,7 @@ class RandomHistory(RuleBasedStateMachine):
     def open(self) -> None:
         self.path = Path(tempfile.mkdtemp())
         self.server = Server(self.path / "data")
-        self.database = self.server.create("db")
+        self.database = self.server.create("db", partitioned=True)
         self.leaves: dict[str, dict[str, tuple[int | None, bool]]] = {}
         self.parents: dict[str, dict[str, str | None]] = {}
         self.count = 0

@@ -25,7 +25,6 @@ DIFFERENCES_SHOWN = 20
 LATER = {
     "design_functions": "show, list, update and rewrite functions",
     "node": "node statistics and resharding",
-    "partitioned": "partitioned databases",
 }
 """Areas and scenarios of what is not built yet. One that passes fails its test: none outlives its reason."""
 
