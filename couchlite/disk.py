@@ -47,6 +47,18 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_tree(path: Path) -> None:
+    """Make a new directory durable with all that is in it; names after what they name. What is empty has
+    nothing but its name."""
+    for directory, names, files in os.walk(path, topdown=False):
+        for name in files:
+            with open(os.path.join(directory, name), "rb") as file:
+                if os.fstat(file.fileno()).st_size:
+                    os.fsync(file.fileno())
+        if names or files:
+            sync_directory(Path(directory))
+
+
 def locked_directory(path: Path, operation: int) -> int:
     """A descriptor that holds a directory's lock (flock) until it is closed. :raises OSError:"""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -17,7 +17,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from .disk import locked_directory, make_locked_directory, storage_failure, sync_directory
+from .disk import locked_directory, make_locked_directory, storage_failure, sync_directory, sync_tree
 
 MARK = "unlisted"
 NEW = ".new"
@@ -49,7 +49,7 @@ class Folders:
             fill(draft)
             try:
                 (draft / MARK).touch()
-                sync_directory(draft)
+                sync_tree(draft)
                 os.rename(draft, self.path(uuid))
                 sync_directory(self.directory)
             except OSError as error:

@@ -21,7 +21,7 @@ from .engine import Space
 from .errors import DatabaseNotFound, DataDirectoryError, InsufficientStorage
 from .index import Indexes
 from .records import SECURITY_KEY, from_u64, u64
-from .storage import LmdbEnvironment
+from .storage import FIRST, LmdbEnvironment, lay_out
 from .uuids import Uuids
 from .writer import Writer
 
@@ -152,17 +152,15 @@ class Server:
 
     def _lay_out(self, entry: Entry, path: Path) -> None:
         """Make an empty database in its folder, before the catalog names it."""
+        rules = security.default(self.config.text("couchdb", "default_security"))
+        has_rules = rules != security.ADMINS_ONLY and not entry.name.startswith("_")
+        first = [(Space.META, SECURITY_KEY, jsontext.dumps(rules))] if has_rules else []
         try:
-            (path / STORE_DIRECTORY).mkdir()
             (path / BLOBS_DIRECTORY).mkdir()
+            (path / STORE_DIRECTORY).mkdir()
+            lay_out(path / STORE_DIRECTORY / FIRST, Space, first)
         except OSError as error:
             raise storage_failure(error) from error
-        store = LmdbEnvironment(path / STORE_DIRECTORY, Space, create=True)
-        rules = security.default(self.config.text("couchdb", "default_security"))
-        if rules != security.ADMINS_ONLY and not entry.name.startswith("_"):
-            text = jsontext.dumps(rules)
-            store.write(lambda batch: batch.put(Space.META, SECURITY_KEY, text))
-        store.close()
 
     def _database(self, entry: Entry) -> Database:
         """The process's one Database of an entry: kept open while it is in use or among the recent ones."""

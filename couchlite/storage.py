@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from .disk import NO_SPACE, is_full, sync_directory
+from .disk import NO_SPACE, is_full, sync_directory, sync_tree
 from .engine import Batch, MustGrow, Reader
 from .errors import CouchliteError, DataDirectoryError, InsufficientStorage, InternalError
 from .lmdb_pages import is_truncated
@@ -36,6 +36,8 @@ T = TypeVar("T")
 MAP_SIZE_START_BYTES = 1 << 28
 """Address space, not disk. Small, since a 39-bit kernel (Raspberry Pi) has 512 GiB for all databases
 together; the map doubles whenever it is full."""
+FIRST = "1"
+"""The first generation's directory."""
 SEAL = b"sealed"
 """Its value is the number of the generation that follows."""
 SEAL_POLL_S = 0.005
@@ -184,7 +186,7 @@ class LmdbEnvironment:
 
     def __init__(self, path: Path, spaces: type[IntEnum], *, create: bool = False) -> None:
         self.path = path
-        self._names = [space.name.lower().encode() for space in spaces]
+        self._spaces_type = spaces
         self._meta = next(iter(spaces))
         self._env: lmdb.Environment
         self._generation = 0
@@ -352,17 +354,17 @@ class LmdbEnvironment:
         self._broken = False
         self._remove_leftovers()
 
-    def _open(self, directory: Path, *, is_new: bool = False) -> tuple[lmdb.Environment, list[Any]]:
+    def _open(self, directory: Path) -> tuple[lmdb.Environment, list[Any]]:
         file = directory / "data.mdb"
         try:
-            if not is_new and is_truncated(file):
+            if is_truncated(file):
                 raise DataDirectoryError(f"{self.path} is damaged: the end of its file is missing")
             with _opening:
                 _reserve_lock_file(directory)
                 env = lmdb.open(
                     str(directory),
                     map_size=_file_size(file) + MAP_SIZE_START_BYTES,
-                    max_dbs=len(self._names),
+                    max_dbs=len(self._spaces_type),
                     max_readers=MAX_READERS,
                 )
         except (lmdb.Error, OSError) as error:
@@ -371,7 +373,7 @@ class LmdbEnvironment:
             env.reader_check()
             # One transaction for all: each handle opened by itself would be a commit of its own.
             with env.begin(write=True) as txn:
-                return env, [env.open_db(name, txn=txn) for name in self._names]
+                return env, [env.open_db(_name_of(space), txn=txn) for space in self._spaces_type]
         except lmdb.Error as error:
             _close(env)
             raise self._open_error(error) from error
@@ -408,11 +410,9 @@ class LmdbEnvironment:
             if not _newest_generation(self.path):
                 draft = self.path / "draft"
                 shutil.rmtree(draft, ignore_errors=True)
-                draft.mkdir()
-                env, _spaces = self._open(draft, is_new=True)
-                _close(env)
-                sync_directory(draft)
-                os.rename(draft, self.path / "1")
+                lay_out(draft, self._spaces_type)
+                sync_tree(draft)
+                os.rename(draft, self.path / FIRST)
                 sync_directory(self.path)
         except OSError as error:
             raise self.write_error(error) from error
@@ -478,6 +478,32 @@ class LmdbEnvironment:
             stats = [txn.stat(space) for space in self.spaces]
         pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
         return int((pages + len(stats)) * stats[0]["psize"])
+
+
+def lay_out(path: Path, spaces: type[IntEnum], first: Iterable[tuple[IntEnum, bytes, bytes]] = ()) -> None:
+    """Make the directory of an environment's first generation, holding the pairs `first`. Nothing of it is
+    synced: who calls this does that once for all that belongs together, then shows it by a rename.
+
+    :raises OSError: the file system refuses.
+    """
+    path.mkdir()
+    with _opening:
+        env = lmdb.open(str(path), map_size=MAP_SIZE_START_BYTES, max_dbs=len(spaces), sync=False, lock=False)
+    try:
+        with env.begin(write=True) as txn:
+            handles = {space: env.open_db(_name_of(space), txn=txn) for space in spaces}
+            for space, key, value in first:
+                txn.put(key, value, db=handles[space])
+    except lmdb.Error as error:
+        if error.code == errno.EIO and is_full(path):  # what LMDB calls a write that was cut short
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise OSError(error.code, str(error)) from error
+    finally:
+        _close(env)
+
+
+def _name_of(space: IntEnum) -> bytes:
+    return space.name.lower().encode()
 
 
 def _newest_generation(path: Path) -> int:
