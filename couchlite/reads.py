@@ -204,7 +204,7 @@ def revs_diff(reader: Reader, doc_id: str, revs: Sequence[Rev]) -> RevsDiff | No
         return RevsDiff(list(revs), []) if revs else None
     tree = records.decode_tree(found)
     missing = tree.missing(revs)
-    return RevsDiff(missing, tree.possible_ancestors(missing)) if missing else None
+    return RevsDiff(missing, tree.possible_ancestors(missing, _is_deleted)) if missing else None
 
 
 _PLAIN_REVS = re.compile(r"(?:[1-9][0-9]{0,9}-[0-9a-f]{32},)*")

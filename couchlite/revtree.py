@@ -246,12 +246,13 @@ class RevTree:
         known = Counter({rev: len(self._places(rev[0], rev[1])) for rev in set(asked)})
         return sorted((Counter(asked) - known).elements())
 
-    def possible_ancestors(self, missing: Sequence[Rev]) -> list[Rev]:
-        """The leaves that the youngest of the `missing` revisions may descend from."""
+    def possible_ancestors(self, missing: Sequence[Rev], is_deleted: Callable[[Any], bool]) -> list[Rev]:
+        """The leaves that the youngest of the `missing` revisions may descend from, the winner last."""
         if not missing:
             return []
         newest = max(missing)[0]
-        return [leaf.rev for leaf in self.leaves() if leaf.generation < newest]
+        leaves = reversed(self.sorted_leaves(is_deleted))
+        return [leaf.rev for leaf in leaves if leaf.generation < newest]
 
     # What changes it.
 

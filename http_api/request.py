@@ -421,6 +421,11 @@ def json_value(text: str) -> Any:
     return loads(text.encode("utf-8", "surrogateescape"))
 
 
+def as_erlang(text: str) -> str:
+    """A wrong query value as Erlang prints it: a string is a list there, and the empty one is []."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if text else "[]"
+
+
 def boolean(text: str) -> bool:
     """A query value that must be a boolean, in any case; raises QueryParseError."""
     lowered = text.lower()
@@ -428,13 +433,13 @@ def boolean(text: str) -> bool:
         return True
     if lowered == "false":
         return False
-    raise QueryParseError(f'Invalid boolean parameter: "{text}"')
+    raise QueryParseError(f"Invalid boolean parameter: {as_erlang(text)}")
 
 
 def integer(text: str) -> int:
     """A query value that must be an integer; raises QueryParseError."""
     if not _INTEGER.fullmatch(text) or len(text) > INTEGER_LENGTH_MAX:
-        raise QueryParseError(f'Invalid value for integer: "{text}"')
+        raise QueryParseError(f"Invalid value for integer: {as_erlang(text)}")
     return int(text)
 
 
@@ -442,7 +447,7 @@ def positive_integer(text: str) -> int:
     """A query value that must be an integer of at least 0; raises QueryParseError."""
     number = integer(text)
     if number < 0:
-        raise QueryParseError(f'Invalid value for positive integer: "{text}"')
+        raise QueryParseError(f"Invalid value for positive integer: {as_erlang(text)}")
     return number
 
 

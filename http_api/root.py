@@ -51,10 +51,10 @@ async def up(request: Request) -> web.StreamResponse:
 
 
 async def uuids(request: Request) -> web.StreamResponse:
-    text = request.query_value("count") or "1"
+    text = request.query_value("count")
     most = request.server.config.integer("uuids", "max_count")
     try:
-        count = integer(text)
+        count = 1 if text is None else integer(text)
     except CouchliteError:
         count = -1
     if count < 0:

@@ -26,6 +26,7 @@ NEEDS_REVISION = "When `new_edits: false`, the document needs `_rev` or `_revisi
 
 async def put(request: Request) -> web.StreamResponse:
     """PUT /{db}/{docid}: JSON, or multipart/related with the attachments that follow."""
+    document.validate_id(request.doc_id)
     new_edits = parse_options(request).new_edits
     content_type = request.headers.get("Content-Type")
     if content_type is not None and is_related(content_type):

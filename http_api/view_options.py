@@ -18,7 +18,7 @@ from couchlite.config import Config
 from couchlite.errors import BadRequest, QueryParseError
 from couchlite.jsontext import dumps
 
-from .request import Request, json_value
+from .request import Request, as_erlang, json_value
 
 LIMIT_MAX: Final = (1 << 59) - 1
 """Erlang's greatest small integer, which CouchDB takes for "no limit"."""
@@ -252,21 +252,21 @@ def _boolean(value: Any) -> bool:
         return value
     if isinstance(value, str) and value.lower() in ("true", "false"):
         return value.lower() == "true"
-    raise QueryParseError(f"Invalid boolean parameter: {_as_erlang_list(value)}")
+    raise QueryParseError(f"Invalid boolean parameter: {_shown(value)}")
 
 
 def _positive_integer(value: Any, is_json: bool) -> int:
     if is_json:
         is_integer = isinstance(value, int) and not isinstance(value, bool)
-        shown = f'<<"{value}">>' if isinstance(value, str) else dumps(value).decode()
+        wrong = f'<<"{value}">>' if isinstance(value, str) else dumps(value).decode()
     else:
         is_integer = _INTEGER.fullmatch(value) is not None
-        shown = _as_erlang_list(value)
+        wrong = _shown(value)
     if not is_integer:
-        raise QueryParseError(f"Invalid value for integer: {shown}")
+        raise QueryParseError(f"Invalid value for integer: {wrong}")
     number = _to_integer(value)
     if number < 0:
-        raise QueryParseError(f"Invalid value for positive integer: {shown}")
+        raise QueryParseError(f"Invalid value for positive integer: {wrong}")
     return number
 
 
@@ -284,8 +284,5 @@ def _text(value: Any) -> bytes:
     return dumps(value)
 
 
-def _as_erlang_list(value: Any) -> str:
-    """A wrong value as Erlang prints it: the strings of a query are lists there, and the empty one is []."""
-    if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"' if value else "[]"
-    return dumps(value).decode()
+def _shown(value: Any) -> str:
+    return as_erlang(value) if isinstance(value, str) else dumps(value).decode()

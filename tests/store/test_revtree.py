@@ -433,7 +433,13 @@ def test_missing_revisions_and_their_possible_ancestors(
     tree = tree_of(*LEAVES)
     lacking = tree.missing(path(*asked))
     assert [str(rev) for rev in lacking] == missing
-    assert [str(rev) for rev in tree.possible_ancestors(lacking)] == ancestors
+    assert [str(rev) for rev in tree.possible_ancestors(lacking, lambda _info: False)] == ancestors
+
+
+def test_possible_ancestors_end_with_the_winner() -> None:
+    tree = tree_of(*LEAVES)
+    ancestors = tree.possible_ancestors(path("4-4"), {"3-b", "2-d"}.__contains__)
+    assert [str(rev) for rev in ancestors] == ["2-d", "3-b", "2-a"]
 
 
 def test_an_empty_tree_knows_nothing() -> None:

@@ -316,6 +316,12 @@ async def test_an_id_is_as_long_as_the_configuration_allows(db: Site) -> None:
     assert error(await db.ask("PUT", "/db/12345/file", b"x")) == too_long
 
 
+async def test_an_id_is_looked_at_before_the_document(db: Site) -> None:
+    illegal = (400, "illegal_docid", "Only reserved document ids may start with underscore.")
+    for body in (b"false", b"{bad", None):
+        assert error(await db.ask("PUT", "/db/_x", body)) == illegal
+
+
 @pytest.mark.parametrize(
     ("doc_id", "reason"),
     [

@@ -85,6 +85,7 @@ async def test_uuids_are_fresh_and_not_cached(web: Site) -> None:
         ("1001", "count parameter too large"),
         ("-1", "count must be a positive integer"),
         ("x", "count must be a positive integer"),
+        ("", "count must be a positive integer"),
     ],
 )
 async def test_uuids_by_the_wrong_number(web: Site, count: str, reason: str) -> None:
