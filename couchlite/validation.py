@@ -84,13 +84,12 @@ def find_parent(snapshot: Snapshot, edit: Edit) -> Node | None:
         if edit.path:
             raise Conflict()
         return None
-    leaves = found.leaves()
     if edit.path:
-        parent = next((leaf for leaf in leaves if leaf.rev == edit.path[0]), None)
-        if parent is None:
+        parent = found.tree.find(edit.path[0])
+        if parent is None or not parent.is_leaf:
             raise Conflict()
         return parent
-    if not leaves[0].info.deleted:
+    if not found.leaves()[0].info.deleted:
         raise Conflict()
     return None
 

@@ -31,6 +31,7 @@ from . import (
     bulk,
     changes,
     cluster_setup,
+    conflicts,
     cors,
     databases,
     db_updates,
@@ -173,6 +174,7 @@ DATABASE_PREFIX_ROUTES = {
         "GET,POST",
         {"GET": mango_indexes.listing, "POST": mango_indexes.create, "DELETE": mango_indexes.delete},
     ),
+    "_conflicts": Route(conflicts.reader, "GET,HEAD,POST", {"GET": conflicts.get, "POST": conflicts.post}),
     "_compact": Route(database_admin, "POST", {"POST": databases.compact}),
     "_shards": Route(member, "GET", {"GET": databases.shard_of}),
 }

@@ -137,7 +137,7 @@ class _Listing:
 
     async def _write_range(self) -> None:
         options, reverse = self._options, self._options.descending
-        start, stop = _range(options, self._namespace)
+        start, stop = id_range(options, self._namespace)
         with self._database.snapshot() as snapshot:
             state = snapshot.state()
             total = state.doc_count
@@ -171,7 +171,7 @@ class _Listing:
 
     async def _write_local_range(self) -> None:
         options, reverse = self._options, self._options.descending
-        start, stop = _range(options, self._namespace)
+        start, stop = id_range(options, self._namespace)
         await self._write_head(None, None, None)
         skip, limit = options.skip, options.limit
         while limit and (stop is None or start < stop):
@@ -366,7 +366,7 @@ def _local_row(doc: LocalDoc, options: ViewOptions) -> bytes:
 # --- ranges of ids
 
 
-def _range(options: ViewOptions, namespace: Namespace) -> tuple[bytes, bytes | None]:
+def id_range(options: ViewOptions, namespace: Namespace) -> tuple[bytes, bytes | None]:
     """The ids asked for as `start <= id < stop`, whichever way they are read.
 
     A key that is not a string is before all ids, as in Erlang's order of terms.

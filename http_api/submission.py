@@ -22,6 +22,8 @@ from couchlite.edits import Result
 from couchlite.errors import BadRequest, Conflict, CouchliteError, IllegalDocumentId, TooLarge
 from couchlite.landing import landed
 from couchlite.reads import MissingRev
+from couchlite.resolution_log import Resolution
+from couchlite.resolutions import Plan
 from couchlite.revision import Rev
 from couchlite.validation import Refusals
 
@@ -31,6 +33,8 @@ from .request import Request
 IN_LOOP_MAX_EDITS = 2_000
 """To parse and hash so many takes some 20 ms. With more, a thread does it, so that other requests get their
 turn meanwhile."""
+PLAN_IN_LOOP_MAX_EDITS = 100
+"""The same for the edits of a resolution, which are staged and hashed together."""
 IN_LOOP_MAX_BYTES = 1024 * 1024
 """The same for the texts of few, large documents."""
 STAGE_IN_LOOP_MAX_BYTES = 64 * 1024
@@ -189,6 +193,28 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     for at, result in zip(places, written, strict=True):
         results[at] = result
     return [result for result in results if result is not None]
+
+
+async def carry_out(request: Request, plan: Plan) -> Resolution:
+    """Make the edits of a plan, all of them or none; the record of it.
+
+    :raises CouchliteError: what refused one of them: Conflict, Forbidden ...
+    """
+    database = request.database()
+    for refusal in await _refusals(request, plan.edits, new_edits=True):
+        if refusal is not None:
+            raise refusal
+    try:
+        await _stage(database, plan.edits)
+        if len(plan.edits) > PLAN_IN_LOOP_MAX_EDITS and not plan.edits[0].attachments:
+            done = await asyncio.to_thread(database.submit_plan, plan)
+        else:
+            done = database.submit_plan(plan)
+    except BaseException:
+        for edit in plan.edits:
+            discard(edit.attachments)
+        raise
+    return await landed(done)
 
 
 async def _refusals(request: Request, edits: Sequence[Edit], *, new_edits: bool) -> Refusals:

@@ -1,0 +1,352 @@
+"""/{db}/_conflicts: documents in conflict, one of them with all that merging it takes, what was resolved.
+
+    GET  /{db}/_conflicts                        which there are; `statistics=true` counts them all
+    GET  /{db}/_conflicts/{docid}                tree, leaves, merge bases and bodies
+    POST /{db}/_conflicts/{docid}                resolve: {"leaves": [...], "document" or "pick" or "delete"}
+    POST /{db}/_conflicts/{docid}/_undo          undo a resolution: {"resolution": number}
+    GET  /{db}/_conflicts/{docid}/_resolutions   what was resolved of it, by whom, if it can be undone
+    GET  /{db}/_conflicts/_resolutions           the same of all documents
+
+CouchDB has no such thing: `_conflicts` is no document's id there, and it says so. An id may have its slashes
+escaped or not. docs/conflicts.md explains the members.
+
+What must stay true here: who may read a document may look into its conflict, who may write it may resolve
+it, under the same limits and validation functions; bodies are read a few at a time, in short snapshots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from couchlite import document
+from couchlite.conflicts import PAGE_ROWS, Branch, ConflictCounts, ConflictRow, Inspection
+from couchlite.document import Edit
+from couchlite.errors import BadRequest, CouchliteError, IllegalDocumentId, NotFound, QueryParseError
+from couchlite.jsontext import dumps
+from couchlite.resolution_log import Resolution
+from couchlite.resolutions import DELETE
+from couchlite.revision import Rev
+from couchlite.revtree import Node
+from couchlite.security import check_admin
+
+from . import response, system_documents
+from .documents import fairly
+from .listings import ALL, id_range
+from .request import Request, boolean, is_text, positive_integer
+from .response import Stream
+from .submission import carry_out, read_document
+from .view_options import ViewOptions, read_options
+
+PAGE_BODIES = 32
+"""So many bodies are read in one snapshot."""
+RESOLUTIONS_LIMIT = 100
+RESOLUTIONS_LIMIT_MAX = 1_000
+NAME_MAX = 100
+"""Characters in the name of what a resolution was made by."""
+
+_SEPARATOR = b",\r\n"
+
+
+def reader(request: Request) -> None:
+    """Guard: members; where documents are hidden from some of these, only who sees all."""
+    database = request.database()
+    if not request.principal.is_admin and system_documents.concerns(request):
+        check_admin(database.security, request.principal)
+
+
+async def get(request: Request) -> web.StreamResponse:
+    """Any of the addresses that are read."""
+    match request.segments[2:]:
+        case []:
+            return await _list(request)
+        case ["_resolutions"]:
+            return await _resolutions(request, None)
+        case [*names, "_resolutions"]:
+            return await _resolutions(request, _id(names))
+        case names:
+            return await _show(request, _id(names))
+
+
+async def post(request: Request) -> web.StreamResponse:
+    """Any of the addresses that change something."""
+    request.require_json_type()
+    match request.segments[2:]:
+        case []:
+            raise BadRequest("POST needs a document's id: /{db}/_conflicts/{docid}")
+        case [*names, "_undo"]:
+            return await _undo(request, _id(names))
+        case names:
+            return await _resolve(request, _id(names))
+
+
+def _id(names: Sequence[str]) -> str:
+    """:raises IllegalDocumentId:"""
+    doc_id = "/".join(names)
+    if not is_text(doc_id):
+        raise IllegalDocumentId("Document id must be valid UTF-8")
+    document.validate_id(doc_id)
+    return doc_id
+
+
+# --- the list
+
+
+async def _list(request: Request) -> web.StreamResponse:
+    options = await read_options(request)
+    if options.keys is not None or options.include_docs:
+        raise QueryParseError("`keys` and `include_docs` are not supported here")
+    with_statistics = _flag(request, "statistics")
+    stream = Stream(request)
+    await stream.write(b"{")
+    if with_statistics:
+        await stream.write(b'"statistics":%b,' % dumps(await _statistics(request)))
+    await stream.write(b'"rows":[')
+    separator = b"\r\n"
+    async for row in _rows(request, options):
+        await stream.write_all((separator, dumps(_row(row))))
+        separator = _SEPARATOR
+    return await stream.end(b"\r\n]}\n")
+
+
+async def _rows(request: Request, options: ViewOptions) -> Any:
+    start, stop = id_range(options, ALL)
+    reverse, skip, left = options.descending, options.skip, options.limit
+    while left > 0:
+        with request.database().snapshot() as snapshot:
+            page = snapshot.conflicts(start, stop, reverse=reverse, limit=min(skip + left, PAGE_ROWS))
+        for row in page.rows[skip : skip + left]:
+            yield row
+        left -= len(page.rows[skip : skip + left])
+        skip = max(0, skip - len(page.rows))
+        if page.resume is None:
+            return
+        start, stop = (start, page.resume) if reverse else (page.resume, stop)
+        await asyncio.sleep(0)
+
+
+def _row(row: ConflictRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "rev": row.rev.text,
+        "leaves": row.leaves,
+        "since": _time(row.since_ms),
+        "size": row.size,
+    }
+
+
+async def _statistics(request: Request) -> dict[str, Any]:
+    counts = ConflictCounts()
+    at: bytes | None = b""
+    while at is not None:
+        with request.database().snapshot() as snapshot:
+            page = snapshot.conflicts(at)
+        counts.add(page.rows)
+        at = page.resume
+        await asyncio.sleep(0)
+    shown = asdict(counts)
+    for name in ("oldest", "newest"):
+        shown[name] = _time(shown.pop(f"{name}_ms"))
+    return shown
+
+
+# --- one document
+
+
+async def _show(request: Request, doc_id: str) -> web.StreamResponse:
+    revs = _revs(request.query_json("leaves"), "leaves") if request.query_value("leaves") else []
+    with_docs = _flag(request, "include_docs", default=True)
+    with request.database().snapshot() as snapshot:
+        found = snapshot.inspect(doc_id)
+    leaves = found.choose(revs) if revs else found.leaves
+    winner = leaves[:1]
+    bases = [None if leaf in winner else found.merge_base([*winner, leaf]) for leaf in leaves]
+    ancestor = found.common_ancestor(leaves) if len(leaves) > 1 else None
+    base = found.merge_base(leaves) if len(leaves) > 1 else None
+    head = {
+        "id": doc_id,
+        "rev": found.document.head.rev.decode(),
+        "since": _time(found.since_ms),
+        "common_ancestor": _text(ancestor),
+        "base": _text(base),
+    }
+    stream = Stream(request)
+    write = fairly(stream)
+    await stream.write(dumps(head)[:-1] + b',"leaves":[')
+    separator = b"\r\n"
+    texts = _docs(request, found, leaves) if with_docs else iter([])
+    for leaf, leaf_base in zip(leaves, bases, strict=True):
+        members = {"rev": leaf.rev.text, "size": leaf.info.size}
+        if leaf not in winner:
+            members["base"] = _text(leaf_base)
+        await stream.write(separator + dumps(members)[:-1])
+        if with_docs:
+            await write(b',"doc":' + next(texts))
+        await stream.write(b"}")
+        separator = _SEPARATOR
+    await stream.write(b'\r\n],"bases":{')
+    if with_docs:
+        needed = dict.fromkeys(node for node in (base, *bases) if node is not None)
+        separator = b"\r\n"
+        for node, text in zip(needed, _docs(request, found, needed), strict=True):
+            await write(b"%b%b:%b" % (separator, dumps(node.rev.text), text))
+            separator = _SEPARATOR
+    await stream.write(
+        b'},"deleted_leaves":%b,"branches":[' % dumps([leaf.rev.text for leaf in found.deleted_leaves])
+    )
+    separator = b"\r\n"
+    for branch in found.branches():
+        await stream.write_all((separator, dumps(_branch(branch))))
+        separator = _SEPARATOR
+    return await stream.end(b"\r\n]}\n")
+
+
+def _docs(request: Request, found: Inspection, nodes: Iterable[Node]) -> Iterator[bytes]:
+    """The JSON text of each revision, or null where its body has gone meanwhile."""
+    waiting = list(nodes)
+    for at in range(0, len(waiting), PAGE_BODIES):
+        texts = []
+        with request.database().snapshot() as snapshot:
+            for node in waiting[at : at + PAGE_BODIES]:
+                try:
+                    revision = snapshot.kept_revision(found.document, node)
+                except CouchliteError:
+                    revision = None
+                texts.append(b"null" if revision is None else document.render(revision))
+        yield from texts
+
+
+def _branch(branch: Branch) -> dict[str, Any]:
+    return {
+        "leaf": branch.leaf.text,
+        "deleted": branch.deleted,
+        "parent": None if branch.parent is None else branch.parent.text,
+        "revs": [{"rev": rev.text, "status": status} for rev, status in branch.revs],
+    }
+
+
+# --- resolving
+
+
+async def _resolve(request: Request, doc_id: str) -> web.StreamResponse:
+    body = await request.json_object()
+    seen = _revs(body.get("leaves"), "leaves")
+    chosen = _revs(body["merge"], "merge") if "merge" in body else []
+    content, means = _content(request, body, doc_id)
+    with request.database().snapshot() as snapshot:
+        plan = snapshot.plan_resolution(
+            doc_id, seen, content, chosen=chosen, using=means, by=request.principal.name
+        )
+    return _resolved(request, await carry_out(request, plan))
+
+
+def _content(request: Request, body: dict[str, Any], doc_id: str) -> tuple[Edit | Rev | None, str]:
+    """What becomes of the leaves, and by what means."""
+    given = [name for name in ("document", "pick", "delete") if name in body]
+    if len(given) != 1:
+        raise BadRequest("One of `document`, `pick` and `delete` says what becomes of the leaves.")
+    [means] = given
+    if means == "document":
+        return read_document(request, body["document"], doc_id), _means(body)
+    if means == "pick":
+        return Rev.parse(body["pick"]), means
+    if body["delete"] is not True:
+        raise BadRequest("`delete` must be true.")
+    return DELETE, means
+
+
+def _means(body: dict[str, Any]) -> str:
+    using = body.get("using", "document")
+    if not isinstance(using, str) or not 0 < len(using) <= NAME_MAX:
+        raise BadRequest(f"`using` must be a name of at most {NAME_MAX} characters.")
+    return using
+
+
+async def _undo(request: Request, doc_id: str) -> web.StreamResponse:
+    number = (await request.json_object()).get("resolution")
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise BadRequest("`resolution` must be the number of a resolution.")
+    with request.database().snapshot() as snapshot:
+        plan = snapshot.plan_undo(number, by=request.principal.name)
+    if plan.id != doc_id:
+        raise NotFound(f"There is no record of a resolution {number} of this document.")
+    return _resolved(request, await carry_out(request, plan))
+
+
+def _resolved(request: Request, done: Resolution) -> web.StreamResponse:
+    answer = {"ok": True, "id": done.id, "rev": done.into.text, "resolution": done.number}
+    return response.json(request, 201, answer)
+
+
+# --- the record
+
+
+async def _resolutions(request: Request, doc_id: str | None) -> web.StreamResponse:
+    limit = min(_count(request, "limit", RESOLUTIONS_LIMIT), RESOLUTIONS_LIMIT_MAX)
+    before = _count(request, "before", 1 << 63)
+    with request.database().snapshot() as snapshot:
+        entries = snapshot.resolutions(doc_id=doc_id, before=before, limit=limit)
+    stream = Stream(request)
+    await stream.write(b'{"rows":[')
+    separator = b"\r\n"
+    for entry in entries:
+        with request.database().snapshot() as snapshot:
+            obstacle = snapshot.undo_obstacle(entry)
+        await stream.write_all((separator, dumps(_entry(entry, obstacle))))
+        separator = _SEPARATOR
+        await asyncio.sleep(0)
+    return await stream.end(b"\r\n]}\n")
+
+
+def _entry(entry: Resolution, obstacle: CouchliteError | None) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "resolution": entry.number,
+        "id": entry.id,
+        "time": _time(entry.time_ms),
+        "by": entry.by,
+        "using": entry.using,
+        "leaves": [rev.text for rev in entry.leaves],
+        "base": None if entry.base is None else entry.base.text,
+        "rev": entry.into.text,
+    }
+    if entry.undoes is not None:
+        return shown | {"undoes": entry.undoes}
+    if entry.undone_by is not None:
+        return shown | {"undone_by": entry.undone_by, "can_undo": False}
+    if obstacle is not None:
+        return shown | {"can_undo": False, "reason": obstacle.reason}
+    return shown | {"can_undo": True}
+
+
+# --- small things
+
+
+def _revs(value: Any, name: str) -> list[Rev]:
+    if not isinstance(value, list) or not value:
+        raise BadRequest(f"`{name}` must be a list of revisions.")
+    return [Rev.parse(rev) for rev in value]
+
+
+def _text(node: Node | None) -> str | None:
+    return None if node is None else node.rev.text
+
+
+def _time(moment_ms: int | None) -> str | None:
+    if moment_ms is None:
+        return None
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
+
+
+def _flag(request: Request, name: str, *, default: bool = False) -> bool:
+    value = request.query_value(name)
+    return default if value is None else boolean(value)
+
+
+def _count(request: Request, name: str, default: int) -> int:
+    value = request.query_value(name)
+    return default if value is None else positive_integer(value)
