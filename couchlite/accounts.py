@@ -234,6 +234,7 @@ class Accounts:
         who = (address, account.name, account.salt)
         mode = self._config.text("chttpd_auth_lockout", "mode")
         if mode in ("warn", "enforce"):
+            self._failures.lifetime_s = self._config.integer("chttpd_auth_lockout", "max_lifetime") / 1000
             failures = self._failures.count(*who)
             if failures >= self._config.integer("chttpd_auth_lockout", "threshold"):
                 logger.warning("user %r from %s: %d failed logins", account.name, address or "?", failures)

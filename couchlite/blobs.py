@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -44,19 +44,20 @@ _FILE = b"\1"
 class BlobStore:
     """The attachment bodies of one database, at `directory`. Any number of processes may use it.
 
-    `policy` says what is gzip-encoded, and may be replaced when the configuration changes.
+    `policy` says what is gzip-encoded, and is asked for each upload.
     """
 
-    def __init__(self, directory: Path, policy: GzipPolicy | None = None) -> None:
+    def __init__(self, directory: Path, policy: Callable[[], GzipPolicy] = GzipPolicy) -> None:
         self.directory = directory
-        self.policy = policy or GzipPolicy()
+        self._policy = policy
         self._spool = Spool(directory / "tmp")
         self._sound: set[bytes] = set()
 
     def stage(self, content_type: str, encoding: Encoding | None = None) -> Upload:
         """Begin to receive a body; with an `encoding` it already has that one and is kept as it is."""
-        compress = encoding is None and self.policy.covers(content_type)
-        return Upload(self._spool, encoding=encoding, gzip_level=self.policy.level if compress else None)
+        policy = self._policy()
+        compress = encoding is None and policy.covers(content_type)
+        return Upload(self._spool, encoding=encoding, gzip_level=policy.level if compress else None)
 
     def stage_bytes(self, data: bytes, content_type: str, encoding: Encoding | None = None) -> StagedBlob:
         """Stage a body that is in memory already."""

@@ -29,11 +29,9 @@ REPORTED: Sections = {
 
 BUILT_IN: Sections = {
     "couchdb": {
-        "attachment_stream_buffer_size": "4096",
         "changes_doc_ids_optimization_threshold": "1000",
         "default_security": "admin_only",
         "max_attachment_size": "1073741824",
-        "max_dbs_open": "500",
         "max_document_id_length": "infinity",
         "max_document_size": "8000000",
         "max_partition_size": "10737418240",
@@ -70,6 +68,8 @@ BUILT_IN: Sections = {
         "require_valid_user": "false",
         "require_valid_user_except_for_up": "false",
         "server_header_versions": "true",
+        "valid_hosts": "",
+        "validate_host": "false",
         "x_forwarded_host": "X-Forwarded-Host",
         "x_forwarded_proto": "X-Forwarded-Proto",
         "x_forwarded_ssl": "X-Forwarded-Ssl",
@@ -98,13 +98,13 @@ BUILT_IN: Sections = {
     "jwt_auth": {"required_claims": "exp", "roles_claim_name": "_couchdb.roles"},
     "chttpd_auth_lockout": {
         "max_lifetime": "300000",
-        "max_objects": "10000",
         "mode": "enforce",
         "threshold": "5",
     },
     "couch_passwords_cache": {"enable": "true", "max_idle": "600000", "max_objects": "10000"},
     "cors": {"credentials": "false", "headers": "", "methods": "", "origins": ""},
-    "x_frame_options": {"hosts": "", "same_origin": "true"},
+    "csp": {"attachments_enable": "true", "attachments_header_value": "sandbox"},
+    "x_frame_options": {"hosts": "", "same_origin": "false"},
     "uuids": {"algorithm": "sequential", "max_count": "1000", "utc_id_suffix": ""},
     "attachments": {
         "compressible_types": "text/*, application/javascript, application/json, application/xml",

@@ -50,6 +50,7 @@ from .revision import Rev
 from .snapshot import Snapshot
 from .storage import LmdbEnvironment
 from .tasks import Task
+from .upload import GzipPolicy
 from .writer import Writer, WriteTxn
 
 STORE_DIRECTORY = "store.mdb"
@@ -97,6 +98,7 @@ class Database:
         *,
         moved: Callable[[Entry, int], None],
         partition_bytes_max: Callable[[], int],
+        gzip_policy: Callable[[], GzipPolicy] = GzipPolicy,
     ) -> None:
         self.name = entry.name
         self.uuid = entry.uuid
@@ -114,7 +116,7 @@ class Database:
         self._compaction = CompactionLock(path)
         self.feed = feed = Feed()
         self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
-        self.blobs = BlobStore(path / BLOBS_DIRECTORY)
+        self.blobs = BlobStore(path / BLOBS_DIRECTORY, gzip_policy)
         self.blobs.remove_dead_uploads()
         self.indexes = Indexes(path / INDEX_DIRECTORY)
         with engine.read() as reader:

@@ -21,12 +21,12 @@ _NEIGHBOURS = 8
 
 class Failures:
     """:param slots: how many pairs of user and address are counted at most.
-    :param lifetime_s: when a count is forgotten.
+    :param lifetime_s: when a count is forgotten; may be set to something else at any time.
     """
 
-    def __init__(self, slots: int = 10_000, lifetime_s: int = 300) -> None:
+    def __init__(self, slots: int = 10_000, lifetime_s: float = 300) -> None:
         self._slots = slots
-        self._lifetime_s = lifetime_s
+        self.lifetime_s = lifetime_s
         self._table = mmap.mmap(-1, (slots + _NEIGHBOURS) * _SLOT.size)
         self._secret = secrets.token_bytes(16)
 
@@ -46,7 +46,7 @@ class Failures:
     def _find(self, hashed: int, now: int) -> tuple[int, int, int] | None:
         for at in self._places(hashed):
             other, started, failures = _SLOT.unpack_from(self._table, at)
-            if other == hashed and now < started + self._lifetime_s:
+            if other == hashed and now < started + self.lifetime_s:
                 return at, started, failures
         return None
 

@@ -22,6 +22,7 @@ from .errors import DatabaseNotFound, DataDirectoryError, InsufficientStorage
 from .index import Indexes
 from .records import SECURITY_KEY, from_u64, u64
 from .storage import FIRST, LmdbEnvironment, lay_out
+from .upload import GzipPolicy
 from .uuids import Uuids
 from .writer import Writer
 
@@ -190,7 +191,11 @@ class Server:
                 raise DatabaseNotFound()
             try:
                 database = Database(
-                    entry, path, moved=self._moved, partition_bytes_max=self._partition_bytes_max
+                    entry,
+                    path,
+                    moved=self._moved,
+                    partition_bytes_max=self._partition_bytes_max,
+                    gzip_policy=self._gzip_policy,
                 )
             except (OSError, DataDirectoryError):
                 if not self._lists(entry.name, entry.uuid):  # its files are being removed
@@ -203,6 +208,11 @@ class Server:
             if not self._lists(entry.name, entry.uuid):  # deleted already: nobody will tell
                 database.mark_gone()
             return database
+
+    def _gzip_policy(self) -> GzipPolicy:
+        """Which attachments are compressed, by the section [attachments]."""
+        level = self.config.integer("attachments", "compression_level")
+        return GzipPolicy(level, self.config.text("attachments", "compressible_types"))
 
     def _close_what_is_let_go(self) -> None:
         while (files := self._let_go.get()) is not None:

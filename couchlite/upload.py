@@ -43,6 +43,8 @@ HASHING_THREADS = 4
 
 GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"
 """No name, no time, made on Unix: what zlib writes there. Pinned, for elsewhere it names another system."""
+_GZIP_LEVEL_AT = 8
+"""The byte of the header that tells the fastest and the best level from the others."""
 GZIP_WINDOW_BITS = 16 + 15
 GZIP_MEMORY_LEVEL = 8
 
@@ -294,7 +296,8 @@ class _GzipStream:
         if self._begun or not encoded:
             return encoded
         self._begun = True
-        return GZIP_HEADER + encoded[len(GZIP_HEADER) :]
+        level_mark = encoded[_GZIP_LEVEL_AT : _GZIP_LEVEL_AT + 1]
+        return GZIP_HEADER[:_GZIP_LEVEL_AT] + level_mark + GZIP_HEADER[-1:] + encoded[len(GZIP_HEADER) :]
 
 
 def _told(error: BaseException) -> BaseException:

@@ -57,6 +57,7 @@ from .authentication import Authentication
 from .metrics import Metrics
 from .replication_service import Replications
 from .request import Request, is_text
+from .settings import Settings
 
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 Guard = Callable[[Request], None]
@@ -232,8 +233,19 @@ class App:
         self.stopping = asyncio.Event()
         self.functions = FunctionPool()
         self.authentication = Authentication(server.config)
+        self._settings: tuple[object, Settings] = (None, Settings.read(server.config))
         self.replications = replications
         """Made on first need, in this process, where it isn't given."""
+
+    @property
+    def settings(self) -> Settings:
+        """Read again when the configuration has changed."""
+        state = self.server.config.as_dict()
+        known, settings = self._settings
+        if known is not state:
+            settings = Settings.read(self.server.config)
+            self._settings = state, settings
+        return settings
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""
@@ -249,6 +261,9 @@ class App:
     async def _answer(self, request: Request) -> web.StreamResponse:
         try:
             request.split_target()
+            self.settings.check_host(request)
+            if "callback=" in request.query_text:
+                request.callback = self.settings.callback(request)
             if request.method == "OPTIONS" and (granted := cors.preflight(request)) is not None:
                 return response.granted(request, granted)
             await self.authentication.authenticate(request)

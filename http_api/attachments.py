@@ -65,8 +65,10 @@ async def _send(request: Request, info: AttachmentInfo, source: BlobSource, etag
         "Cache-Control": "must-revalidate",
         "Content-Type": _CONTROLS.sub("?", info.content_type),
         "Accept-Ranges": "bytes" if info.encoding is None else "none",
-        "Content-Security-Policy": "sandbox",
     }
+    config = request.server.config
+    if config.boolean("csp", "attachments_enable"):
+        headers["Content-Security-Policy"] = config.text("csp", "attachments_header_value")
     if info.encoding is None:
         ranges = parse_ranges(request.headers.get("Range"), source.length)
         if len(ranges) == 1:

@@ -1,9 +1,11 @@
-"""The HTTP/1.1 connection: aiohttp's, but what it can't parse is answered in CouchDB's JSON too."""
+"""The HTTP/1.1 connection: aiohttp's, but what it can't parse is answered in CouchDB's JSON too, and methods
+that nobody has heard of are answered as any that doesn't fit."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import ssl
 import time
 from typing import TYPE_CHECKING, Any
@@ -37,6 +39,16 @@ KEEPALIVE_S = 300.0
 BUSY_CHECK_S = 0.02
 CUT_S = 0.5
 
+METHODS_PARSED = frozenset(
+    b"ACL BIND CHECKOUT COPY DELETE GET HEAD LINK LOCK M-SEARCH MERGE MKACTIVITY MKCALENDAR MKCOL MOVE "
+    b"NOTIFY OPTIONS PATCH POST PROPFIND PROPPATCH PURGE PUT QUERY REBIND REPORT SEARCH SOURCE SUBSCRIBE "
+    b"TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
+)
+"""What aiohttp's parser takes, but CONNECT, after which it would hand on bytes instead of requests."""
+UNKNOWN_METHOD = b"UNLINK"
+_USUAL = (b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ")
+_REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,40}) [^ \r\n]+ HTTP/1\.[01]\r\n")
+
 logger = logging.getLogger(__name__)
 
 
@@ -56,15 +68,19 @@ class Connection(RequestHandler):
         return self._request_in_progress or bool(self._messages)
 
     def data_received(self, data: bytes) -> None:
-        """Hand bytes to the parser; a request line's bytes beyond ASCII are escaped on the way.
+        """Hand bytes to the parser; a request line's bytes beyond ASCII are escaped on the way, and a method
+        that the parser doesn't know becomes one that it knows and no address has.
 
         What is, or may be, the body of a request is left alone, and so is what follows a request to change
         the protocol. If such a body turns out to be malformed, its reader is told, who would otherwise wait
         for the rest of it (aiohttp leaves him waiting).
         """
         body = self._latest_body
-        if body.is_eof() and not self._upgraded and not data.isascii():
-            data = _escape_target(data)
+        if body.is_eof() and not self._upgraded:
+            if not data.isascii():
+                data = _escape_target(data)
+            if not data.startswith(_USUAL):
+                data = _with_known_method(data)
         super().data_received(data)
         if not self._messages:
             return
@@ -105,6 +121,13 @@ def _escape_target(data: bytes) -> bytes:
     if line.isascii():
         return data
     return b"".join(b"%%%02X" % byte if byte > 127 else bytes((byte,)) for byte in line) + end + rest
+
+
+def _with_known_method(data: bytes) -> bytes:
+    line = _REQUEST_LINE.match(data)
+    if line is None or line[1] in METHODS_PARSED:
+        return data
+    return UNKNOWN_METHOD + data[line.end(1) :]
 
 
 class WebServer(web.Server):

@@ -93,6 +93,7 @@ class Request:
         "attachment_name",
         "authenticated_by",
         "body_time_ms",
+        "callback",
         "doc_id",
         "headers",
         "id",
@@ -121,6 +122,7 @@ class Request:
         self.query_text = ""
         self.doc_id = ""
         self.attachment_name = ""
+        self.callback: str | None = None  # the function of JavaScript that gets the answer (JSONP)
         self.body_time_ms = 0
         self.response: web.StreamResponse | None = None  # set once a streamed response has begun
         self._query: list[tuple[str, str]] | None = None
@@ -160,7 +162,8 @@ class Request:
         if not path.startswith("/"):
             authority = _AUTHORITY.match(path)
             path = path[authority.end() :] if authority else path
-        self.segments = [decode(segment) for segment in path.split("/") if segment]
+        plus_is_space = self.app.settings.plus_is_space
+        self.segments = [decode(segment, plus_is_space) for segment in path.split("/") if segment]
 
     def _check_length(self, target: str) -> None:
         longest = self.server.config.reported("chttpd", "max_uri_length")
@@ -178,7 +181,8 @@ class Request:
             return encode(self.doc_id)
         # It may stand for bytes that no text has; the header gives back what was sent.
         sent = [segment for segment in self.path.split("/") if segment][1:]
-        return quote(b"/".join(map(_unquote, sent)), safe=_UNESCAPED)
+        plus_is_space = self.app.settings.plus_is_space
+        return quote(b"/".join(_unquote(part, plus_is_space) for part in sent), safe=_UNESCAPED)
 
     # Query
 
@@ -368,15 +372,16 @@ class Request:
         return f"{scheme}://{host}{path}"
 
 
-def decode(text: str) -> str:
-    """Percent-decode one piece of a target; "+" is a space, in paths as in queries (CouchDB's unquote).
+def decode(text: str, plus_is_space: bool = True) -> str:
+    """Percent-decode one piece of a target; "+" is a space, in queries and, unless [chttpd]
+    decode_plus_to_space is off, in paths.
 
     Bytes that are not UTF-8 become lone surrogates (PEP 383), which no stored id contains; see `is_text`.
     Encoded UTF-16 surrogates are U+FFFD, which is what CouchDB shows for them.
     """
     if "%" not in text and "+" not in text and text.isascii():
         return text
-    data = _unquote(text)
+    data = _unquote(text, plus_is_space)
     try:
         return data.decode()
     except UnicodeDecodeError:
@@ -387,8 +392,10 @@ def decode(text: str) -> str:
         return data.decode("utf-8", "surrogateescape")
 
 
-def _unquote(text: str) -> bytes:
-    return unquote_to_bytes(text.replace("+", " ").encode("utf-8", "surrogateescape"))
+def _unquote(text: str, plus_is_space: bool) -> bytes:
+    if plus_is_space:
+        text = text.replace("+", " ")
+    return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
 
 
 def encode(text: str) -> str:

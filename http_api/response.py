@@ -25,8 +25,6 @@ from .request import Request
 # Rows are gathered into pieces of this size: below it, the cost of a chunk is more than that of its bytes.
 PIECE_SIZE_BYTES = 65_536
 
-SERVER = "CouchDB/3.5.0 (couchlite; Python)"
-
 _ORIGIN = istr("Origin")
 _PREFER = istr("Prefer")
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
@@ -103,6 +101,8 @@ class WholeInOneChunk(Whole):
 def json(request: Request, status: int, value: Any, headers: Headers | None = None) -> Whole:
     """A JSON response; `value` is encoded unless it is bytes that already are JSON. Ends with a newline."""
     body = (value if isinstance(value, bytes) else dumps(value)) + b"\n"
+    if request.callback is not None:
+        body = _call_of(request.callback) + body[:-1] + b");\n"
     return Whole(status, json_headers(request, headers), body)
 
 
@@ -118,7 +118,8 @@ def empty(request: Request, status: int, headers: Headers | None = None) -> Whol
 
 def granted(request: Request, headers: Headers) -> Whole:
     """The answer to a granted preflight; it has its CORS headers already."""
-    return Whole(204, {"Server": SERVER, "X-Couch-Request-ID": request.id, **headers})
+    server = request.app.settings.server
+    return Whole(204, {"Server": server, "X-Couch-Request-ID": request.id, **headers})
 
 
 def matches(request: Request, etag: str) -> bool:
@@ -137,8 +138,8 @@ def json_headers(request: Request, headers: Headers | None = None) -> dict[str, 
     """The headers of a JSON response; those given win over the defaults (names are spelt as here)."""
     complete = {
         "Cache-Control": "must-revalidate",
-        "Content-Type": "application/json",
-        "Server": SERVER,
+        "Content-Type": "application/json" if request.callback is None else "application/javascript",
+        "Server": request.app.settings.server,
         "X-Couch-Request-ID": request.id,
         "X-CouchDB-Body-Time": str(request.body_time_ms),
     }
@@ -148,7 +149,7 @@ def json_headers(request: Request, headers: Headers | None = None) -> dict[str, 
 def plain_headers(request: Request, headers: Headers | None = None) -> dict[str, str]:
     """The headers that every response has."""
     complete = {
-        "Server": SERVER,
+        "Server": request.app.settings.server,
         "X-Couch-Request-ID": request.id,
         "X-CouchDB-Body-Time": str(request.body_time_ms),
     }
@@ -160,12 +161,20 @@ def _finish(request: Request, complete: dict[str, str], headers: Headers | None)
         complete["Set-Cookie"] = request.set_cookie
     if headers:
         complete.update(headers)
+    frames = request.app.settings.frames
+    if frames is not None:
+        complete["X-Frame-Options"] = frames.header(request)
     if _ORIGIN in request.headers:
         cors.expose(request, complete)
     if _PREFER in request.headers and request.headers[_PREFER].lower() == "return=minimal":
         wanted = set(request.server.config.words("chttpd", "prefer_minimal"))
         return {name: text for name, text in complete.items() if name in wanted}
     return complete
+
+
+def _call_of(callback: str) -> bytes:
+    """How JSON begins that is given to a function of JavaScript."""
+    return f"/* CouchDB */{callback}(".encode()
 
 
 _second = 0
@@ -201,7 +210,7 @@ class Stream:
         return await stream.end(b"\\r\\n]}\\n")
     """
 
-    __slots__ = ("_headers", "_pieces", "_request", "_response", "_size", "_status")
+    __slots__ = ("_callback", "_headers", "_pieces", "_request", "_response", "_size", "_status")
 
     def __init__(
         self,
@@ -222,6 +231,9 @@ class Stream:
         self._response: web.StreamResponse | None = None  # once it has begun
         self._pieces: list[bytes] = []
         self._size = 0
+        self._callback = request.callback if is_json else None
+        if self._callback is not None and not request.is_head:
+            self._add(_call_of(self._callback))
 
     async def write(self, piece: bytes) -> None:
         """Add a piece; waits for the client when a full one is due."""
@@ -248,6 +260,8 @@ class Stream:
     async def end(self, piece: bytes = b"") -> web.StreamResponse:
         """Send the rest and the end of the body; returns what the handler must return."""
         self._add(piece)
+        if self._callback is not None:
+            self._add(b");\n")
         if self._response is None and self._is_chunked:
             return WholeInOneChunk(self._status, self._headers, b"".join(self._pieces))
         await self.flush()

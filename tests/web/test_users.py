@@ -172,6 +172,15 @@ async def test_failures_lock_the_account_and_time_or_a_setting_unlocks_it(web: S
     assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
 
 
+async def test_a_lock_ends_after_its_lifetime(web: Site) -> None:
+    await web.ask("PUT", ALICE, user())
+    for _ in range(5):
+        await web.ask("GET", "/_session", auth=("alice", "wrong"))
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 403
+    web.server.config.set("chttpd_auth_lockout", "max_lifetime", "0")
+    assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
+
+
 async def test_a_lock_holds_for_those_who_were_in_already(web: Site) -> None:
     await web.ask("PUT", ALICE, user())
     assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).status == 200
