@@ -15,6 +15,8 @@ COMMANDS = {
     "serve": "Serve a data directory over HTTP.",
     "db": "List, create, delete, inspect and compact databases.",
     "doc": "Read and change documents.",
+    "replicate": "Replicate a database into another one.",
+    "replications": "Tell what replications did, and why.",
 }
 """Command -> what it does; the module of the same name is imported only when the command is used."""
 

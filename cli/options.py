@@ -17,8 +17,9 @@ from .stores import Store, local_store
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def on_store(function: Callable[..., None]) -> Callable[..., None]:
-    """Give a command options that say where the databases are, and the open store as its first argument."""
+def place_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that say where the databases are: `data_dir`, or `url`, `user` and
+    `password`."""
 
     @click.option(
         "--data-dir",
@@ -37,6 +38,17 @@ def on_store(function: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option("--user", envvar="COUCHDB_USER", show_envvar=True, help="Who logs in to the server.")
     @click.option("--password", envvar="COUCHDB_PASSWORD", show_envvar=True, help="With which password.")
+    @functools.wraps(function)
+    def command(**arguments: Any) -> None:
+        function(**arguments)
+
+    return command
+
+
+def on_store(function: Callable[..., None]) -> Callable[..., None]:
+    """Give a command options that say where the databases are, and the open store as its first argument."""
+
+    @place_options
     @functools.wraps(function)
     def command(
         data_dir: Path, url: str | None, user: str | None, password: str | None, **arguments: Any

@@ -38,17 +38,17 @@ class RemoteStore:
             self._headers["Authorization"] = f"Basic {credentials}"
 
     def names(self) -> list[str]:
-        names: list[str] = self._ask("GET", "/_all_dbs")
+        names: list[str] = self.ask("GET", "/_all_dbs")
         return names
 
     def create(self, name: str) -> None:
-        self._ask("PUT", _path(name))
+        self.ask("PUT", _path(name))
 
     def delete(self, name: str) -> None:
-        self._ask("DELETE", _path(name))
+        self.ask("DELETE", _path(name))
 
     def facts(self, name: str) -> DatabaseFacts:
-        info = self._ask("GET", _path(name))
+        info = self.ask("GET", _path(name))
         return DatabaseFacts(
             name=info["db_name"],
             documents=info["doc_count"],
@@ -61,21 +61,21 @@ class RemoteStore:
         )
 
     def compact(self, name: str) -> None:
-        self._ask("POST", _path(name, "_compact"), {})
+        self.ask("POST", _path(name, "_compact"), {})
         while self.facts(name).compacting:
             time.sleep(POLL_S)
 
     def get(self, name: str, doc_id: str, rev: str | None) -> dict[str, Any]:
         query = "" if rev is None else f"?rev={quote(rev)}"
-        document: dict[str, Any] = self._ask("GET", _document(name, doc_id) + query)
+        document: dict[str, Any] = self.ask("GET", _document(name, doc_id) + query)
         return document
 
     def put(self, name: str, document: dict[str, Any]) -> str:
-        rev: str = self._ask("PUT", _document(name, document["_id"]), document)["rev"]
+        rev: str = self.ask("PUT", _document(name, document["_id"]), document)["rev"]
         return rev
 
     def history(self, name: str, doc_id: str) -> list[HistoryEntry]:
-        leaves = self._ask("GET", _document(name, doc_id) + "?open_revs=all&revs=true")
+        leaves = self.ask("GET", _document(name, doc_id) + "?open_revs=all&revs=true")
         paths = [
             (bool(leaf["ok"].get("_deleted")), _revisions(leaf["ok"])) for leaf in leaves if "ok" in leaf
         ]
@@ -87,7 +87,7 @@ class RemoteStore:
         )
         inner = sorted({rev for _, revs in paths for rev in revs[1:]})
         asked = {"docs": [{"id": doc_id, "rev": rev} for rev in inner]}
-        found = self._ask("POST", _path(name, "_bulk_get"), asked)["results"] if inner else []
+        found = self.ask("POST", _path(name, "_bulk_get"), asked)["results"] if inner else []
         documents = [leaf["ok"] for leaf in leaves if "ok" in leaf]
         documents += [answer["ok"] for result in found for answer in result["docs"] if "ok" in answer]
         deleted_revs = {document["_rev"]: bool(document.get("_deleted")) for document in documents}
@@ -97,7 +97,7 @@ class RemoteStore:
 
         return entries([(deleted, [(rev, status(rev)) for rev in revs]) for deleted, revs in paths])
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON of a response.
 
         :raises CouchliteError: the server refused; with its status, error and reason.

@@ -3,8 +3,9 @@
 `Scheduler` runs replications as _replicate asks for them; `Replication` is one run between two `Peer`s.
 """
 
-from .checkpoint import Checkpoints, replication_id
+from .checkpoint import Checkpoints, ReplicationId, read_filter_code, replication_id
 from .errors import EndpointRefused, InvalidReplication, PeerFailure, ReplicationError
+from .http_client import tls_context
 from .http_peer import HttpPeer
 from .ledger import Ledger
 from .local_peer import LocalPeer
@@ -32,7 +33,10 @@ __all__ = [
     "Refusal",
     "Replication",
     "ReplicationError",
+    "ReplicationId",
     "Scheduler",
     "parse",
+    "read_filter_code",
     "replication_id",
+    "tls_context",
 ]

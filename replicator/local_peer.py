@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 
 from couchlite import document, jsontext, multipart, partitions, validation
 from couchlite.changes_feed import ChangesFeed, FeedOptions, Page
-from couchlite.changes_filters import DesignDocs, DocIds, Filter, SelectorFilter
+from couchlite.changes_filters import (
+    DesignDocs,
+    DocIds,
+    Filter,
+    FunctionFilter,
+    SelectorFilter,
+    ViewFilter,
+)
 from couchlite.database import Database
 from couchlite.document import Edit, Revision
 from couchlite.errors import (
@@ -27,13 +34,14 @@ from couchlite.errors import (
     TooLarge,
     Unauthorized,
 )
-from couchlite.javascript import FunctionPool
+from couchlite.javascript import Design, FunctionPool
 from couchlite.reads import MissingRev
 from couchlite.revision import Rev
 from couchlite.security import Principal, check_member, check_server_admin
 from couchlite.server import Server
 from couchlite.upload import Encoding
 
+from . import wire
 from .errors import EndpointRefused, PeerFailure
 from .peer import (
     Batch,
@@ -117,7 +125,7 @@ class LocalPeer:
 
     async def changes(self, since: Seq, query: ChangesQuery) -> AsyncGenerator[ChangesPage]:
         database = self._database
-        options = FeedOptions(all_leaves=not query.winners_only, filter=self._filter(query))
+        options = FeedOptions(all_leaves=not query.winners_only, filter=self._filter(database, query))
         feed = ChangesFeed(database, self._number(database, since), options)
         told = feed.last_seq
         while True:
@@ -140,7 +148,7 @@ class LocalPeer:
         except CouchliteError as error:
             raise PeerFailure("changes_req_failed", error.reason, code=error.status) from error
 
-    def _filter(self, query: ChangesQuery) -> Filter | None:
+    def _filter(self, database: Database, query: ChangesQuery) -> Filter | None:
         if query.doc_ids is not None:
             most = self._server.config.integer("couchdb", "changes_doc_ids_optimization_threshold")
             return DocIds(query.doc_ids, most)
@@ -148,8 +156,38 @@ class LocalPeer:
             return SelectorFilter(dict(query.selector))
         if query.filter == "_design":
             return DesignDocs()
-        assert query.filter is None, "other filters are run by the HTTP API"
-        return None
+        if query.filter is None:
+            return None
+        arguments = wire.filter_arguments(query)
+        named = arguments.get("view", "") if query.filter == "_view" else query.filter
+        design_name, _, function = named.partition("/")
+        try:
+            design = Design(database.name, database.get(f"_design/{design_name}"))
+            if query.filter == "_view":
+                return ViewFilter(self._functions, design, function)
+            request = jsontext.dumps(self._request_object(database, arguments))
+            return FunctionFilter(self._functions, design, function, request)
+        except CouchliteError as error:
+            raise PeerFailure("changes_req_failed", error.reason, code=error.status) from error
+
+    def _request_object(self, database: Database, arguments: Mapping[str, str]) -> dict[str, Any]:
+        """What a filter function is given, with what there is of it where no HTTP request is."""
+        return {
+            "method": "GET",
+            "path": [database.name, "_changes"],
+            "query": arguments,
+            "headers": {},
+            "cookie": {},
+            "form": {},
+            "body": "undefined",
+            "id": None,
+            "userCtx": {
+                "db": database.name,
+                "name": self._principal.name,
+                "roles": list(self._principal.roles),
+            },
+            "secObj": database.security,
+        }
 
     async def count_pending(self, since: Seq) -> int | None:
         database = self._database

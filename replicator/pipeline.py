@@ -129,6 +129,29 @@ class Replication:
         self._fetched: Queue[tuple[Work, list[Doc]]] = Queue(count)
         self._streams = asyncio.Semaphore(options.http_connections)
 
+    @classmethod
+    async def begin(
+        cls,
+        source: Peer,
+        target: Peer,
+        base_id: str,
+        options: Options,
+        *,
+        refused: Callable[[Refusal], None] = lambda refusal: None,
+        moved: Callable[[], None] = lambda: None,
+        recorder: Recorder | None = None,
+    ) -> Replication:
+        """Open both ends and find where to go on; `base_id` is what the checkpoints are named after.
+
+        :raises ReplicationError:
+        """
+        infos = (
+            await source.open(),
+            await target.open(create=options.create_target, create_params=options.create_target_params),
+        )
+        checkpoints = await Checkpoints.read(source, target, infos, base_id, options)
+        return cls(source, target, options, checkpoints, refused=refused, moved=moved, recorder=recorder)
+
     async def run(self) -> dict[str, Any]:
         """Run to the end (a continuous one has none); the record of the last checkpoint.
 

@@ -45,9 +45,15 @@ def changes_query(since: Seq, query: ChangesQuery) -> tuple[dict[str, str], byte
         return asked | {"filter": "_selector"}, dumps({"selector": dict(query.selector)})
     if query.filter is None:
         return asked, None
-    for name, value in (query.query_params or {}).items():
-        asked.setdefault(name, value if isinstance(value, str) else dumps(value).decode())
-    return asked | {"filter": query.filter}, None
+    return filter_arguments(query) | asked | {"filter": query.filter}, None
+
+
+def filter_arguments(query: ChangesQuery) -> dict[str, str]:
+    """The arguments of a filter as the query of a request has them."""
+    return {
+        name: value if isinstance(value, str) else dumps(value).decode()
+        for name, value in (query.query_params or {}).items()
+    }
 
 
 def seq_text(seq: Seq) -> str:

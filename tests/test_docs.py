@@ -13,6 +13,7 @@ from http_api import app
 
 ROOT = Path(__file__).parent.parent
 RUNNING = (ROOT / "docs/running.md").read_text()
+REPLICATION = (ROOT / "docs/replication.md").read_text()
 COMPATIBILITY = (ROOT / "docs/compatibility.md").read_text()
 
 
@@ -25,6 +26,19 @@ def options_of_serve() -> list[str]:
 @pytest.mark.parametrize("option", options_of_serve())
 def test_every_option_of_serve_is_explained(option: str) -> None:
     assert f"`{option}`" in RUNNING
+
+
+def options_of_replicate() -> list[str]:
+    replicate = main.get_command(click.Context(main), "replicate")
+    assert replicate
+    shared = ("--data-dir", "--url", "--help", "--use-checkpoints")
+    names = [name for option in replicate.params for name in (*option.opts, *option.secondary_opts)]
+    return [name for name in names if name.startswith("--") and name not in shared and "target-" not in name]
+
+
+@pytest.mark.parametrize("option", options_of_replicate())
+def test_every_option_of_replicate_is_explained(option: str) -> None:
+    assert f"`{option}" in REPLICATION
 
 
 @pytest.mark.parametrize(

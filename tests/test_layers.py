@@ -18,6 +18,7 @@ HOMES = {
     "orjson": {"couchlite/jsontext.py"},
     "zstandard": {"couchlite/compression.py"},
     "click": {"cli/"},
+    "rich": {"cli/"},
 }
 SOURCES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
