@@ -27,8 +27,8 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 
-LOAD, COMPILE, FILTER, FILTER_VIEW, VALIDATE, MAP, REDUCE = range(7)
-COMMANDS = ("load", "compile", "filter", "filter_view", "validate", "map", "reduce")
+LOAD, COMPILE, FILTER, FILTER_VIEW, VALIDATE, MAP, REDUCE, RESOLVE = range(8)
+COMMANDS = ("load", "compile", "filter", "filter_view", "validate", "map", "reduce", "resolve")
 
 REQUEST_HEAD = struct.Struct("!BI16s")
 ANSWER_HEAD = struct.Struct("!BI")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from ..errors import BadRequest, Conflict, CouchliteError, Forbidden, InternalError, NotFound, Unauthorized
 from ..jsontext import dumps, loads
-from .child import COMPILE, FILTER, FILTER_VIEW, MAP, REDUCE, VALIDATE
+from .child import COMPILE, FILTER, FILTER_VIEW, MAP, REDUCE, RESOLVE, VALIDATE
 from .design import Design
 from .pool import ChildPool
 from .process import ChildLost, Limits
@@ -135,6 +135,21 @@ class FunctionPool:
         tail = b',"finish":%b,"limit":%b' % (dumps(finish), dumps(limit))
         texts = [_group_text(group) for group in groups]
         return await self._ask_of_each(function, REDUCE, b"groups", texts, tail, (), _reductions)
+
+    async def resolve(
+        self, design: Design, name: str, base: Document | None, leaves: Sequence[Document]
+    ) -> Any:
+        """What the resolver function of that name makes of a conflict; None if it leaves it alone.
+
+        :param leaves: the winner first.
+        """
+        function = _Function(design, ("resolvers", name))
+        base_text = b"null" if base is None else _text(base)
+        conflict = b"[%b,[%b]]" % (base_text, b",".join(map(_text, leaves)))
+        [found] = await self._ask_of_each(
+            function, RESOLVE, b"conflicts", [conflict], b"", leaves[:1], _resolutions
+        )
+        return found
 
     async def check_views(self, design: Design) -> None:
         """Compile the functions of all views.
@@ -286,6 +301,11 @@ def _size(rows: Sequence[bytes]) -> int:
 
 def _reductions(answer: _Answer) -> Sequence[Any]:
     found = answer.get("reductions")
+    return found if isinstance(found, list) else ()
+
+
+def _resolutions(answer: _Answer) -> Sequence[Any]:
+    found = answer.get("resolutions")
     return found if isinstance(found, list) else ()
 
 

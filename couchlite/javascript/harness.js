@@ -411,6 +411,19 @@
       return '"reductions":[' + found + "]";
     },
 
+    // Each conflict is a base and its leaves. What a function doesn't say is null.
+    resolve({ conflicts }) {
+      const merge = theFunction();
+      const end = now() + batchMs;
+      let resolutions = "";
+      for (at = 0; at < conflicts.length; at++) {
+        const text = stringify([apply(merge, design, conflicts[at])]);
+        resolutions += (at ? "," : "") + apply(slice, text, [1, -1]);
+        if (now() > end) break;
+      }
+      return '"resolutions":[' + resolutions + "]";
+    },
+
     // Each pair of a new document and the old one is judged for the same user, whom no judgement may change.
     validate({ pairs, user, security }) {
       const check = theFunction();
