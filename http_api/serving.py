@@ -163,12 +163,13 @@ async def _serve(
 async def _keep_house(server: Server, accounts: Accounts, metrics: Metrics) -> None:
     """What is looked after once a second: changed settings of the log, numbers that nobody else tells."""
     settings = server.config.as_dict()
+    tidier = memory.Tidier()
     while True:
         await asyncio.sleep(HOUSEKEEPING_S)
         if server.config.as_dict() is not settings:
             settings = server.config.as_dict()
             logs.set_level(server.config.text("log", "level"))
-        memory.release_maps()
+        tidier.look()
         files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
         metrics.set_gauges({**accounts.counts, "open_databases": server.open_count, "open_os_files": files})
 
