@@ -247,12 +247,11 @@ class RevTree:
         return sorted((Counter(asked) - known).elements())
 
     def possible_ancestors(self, missing: Sequence[Rev], is_deleted: Callable[[Any], bool]) -> list[Rev]:
-        """The leaves that the youngest of the `missing` revisions may descend from, the winner last."""
+        """The leaves that the youngest of the `missing` revisions may descend from, the winner first."""
         if not missing:
             return []
         newest = max(missing)[0]
-        leaves = reversed(self.sorted_leaves(is_deleted))
-        return [leaf.rev for leaf in leaves if leaf.generation < newest]
+        return [leaf.rev for leaf in self.sorted_leaves(is_deleted) if leaf.generation < newest]
 
     # What changes it.
 

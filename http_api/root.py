@@ -15,7 +15,9 @@ from couchlite.jsontext import dumps
 from . import response
 from .access import server_admin
 from .databases import NODE, describe
-from .request import Request, boolean, integer, json_value, positive_integer
+from .listings import ALL, id_range
+from .request import Request, integer
+from .view_options import ViewOptions
 
 COUCHDB_VERSION = "3.5.0"
 
@@ -32,7 +34,7 @@ async def welcome(request: Request) -> web.StreamResponse:
         "version": COUCHDB_VERSION,
         "git_sha": "couchlite",
         "uuid": request.server.uuid,
-        "features": ["pluggable-storage-engines"],
+        "features": ["partitioned", "pluggable-storage-engines", "scheduler"],
         "vendor": dict(request.server.config.section("vendor")),
     }
     return response.json(request, 200, body)
@@ -136,39 +138,16 @@ def etag_of(data: bytes) -> str:
 
 
 def _names(request: Request) -> list[str]:
-    """Names of databases by the range options of a view: startkey, endkey, key, descending, skip, limit
-    ...
-    """
-    start: Any = None
-    end: Any = None
-    descending = False
-    inclusive_end = True
-    skip = 0
-    limit: int | None = None
-    for name, value in request.query:
-        match name:
-            case "startkey" | "start_key":
-                start = json_value(value)
-            case "endkey" | "end_key":
-                end = json_value(value)
-            case "key":
-                start = end = json_value(value)
-            case "descending":
-                descending = boolean(value)
-            case "inclusive_end":
-                inclusive_end = boolean(value)
-            case "skip":
-                skip = positive_integer(value)
-            case "limit":
-                limit = positive_integer(value)
-    low, high = (end, start) if descending else (start, end)
+    """Names of databases by the options of a listing: startkey, endkey, key, descending, skip, limit ..."""
+    options = ViewOptions()
+    options.read_query(request.query)
+    options.validate_as_map()
+    start, stop = id_range(options, ALL)
     names = [
         name
         for name in request.server.names()
-        if (not isinstance(low, str) or name >= low) and (not isinstance(high, str) or name <= high)
+        if start <= name.encode() and (stop is None or name.encode() < stop)
     ]
-    if not inclusive_end and end in names:
-        names.remove(end)
-    if descending:
+    if options.descending:
         names.reverse()
-    return names[skip : None if limit is None else skip + limit]
+    return names[options.skip : options.skip + options.limit]

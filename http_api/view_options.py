@@ -258,7 +258,7 @@ def _boolean(value: Any) -> bool:
 def _positive_integer(value: Any, is_json: bool) -> int:
     if is_json:
         is_integer = isinstance(value, int) and not isinstance(value, bool)
-        wrong = f'<<"{value}">>' if isinstance(value, str) else dumps(value).decode()
+        wrong = _as_erlang_binary(value) if isinstance(value, str) else dumps(value).decode()
     else:
         is_integer = _INTEGER.fullmatch(value) is not None
         wrong = _shown(value)
@@ -286,3 +286,7 @@ def _text(value: Any) -> bytes:
 
 def _shown(value: Any) -> str:
     return as_erlang(value) if isinstance(value, str) else dumps(value).decode()
+
+
+def _as_erlang_binary(text: str) -> str:
+    return f'<<"{text}">>' if text else "<<>>"

@@ -385,7 +385,7 @@ async def test_what_is_missing_and_what_may_be_its_ancestors(db: Site) -> None:
         "deep": {"missing": ["1-" + "0" * 32]},
         "two": {
             "missing": ["3-" + "0" * 32],
-            "possible_ancestors": ["2-" + "b" * 32, "2-" + "c" * 32],
+            "possible_ancestors": ["2-" + "c" * 32, "2-" + "b" * 32],
         },
         "none": {"missing": ["1-B", "1-a"]},
     }

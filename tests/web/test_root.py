@@ -107,9 +107,21 @@ async def test_all_dbs_by_range(web: Site) -> None:
         "?skip=1&limit=1": ["b"],
         "?limit=0": [],
         "?startkey=%22z%22&endkey=%22a%22": [],
+        "?startkey=3": ["a", "b", "c"],
+        "?endkey=3": [],
     }
     for query, names in cases.items():
         assert (await web.ask("GET", f"/_all_dbs{query}")).json() == names, query
+
+
+async def test_wrong_options_of_all_dbs(web: Site) -> None:
+    for query, reason in {
+        "group=true": "Invalid use of grouping on a map view.",
+        "descending=": "Invalid boolean parameter: []",
+        "limit=x": 'Invalid value for integer: "x"',
+    }.items():
+        reply = await web.ask("GET", f"/_all_dbs?{query}")
+        assert (reply.status, reply.json()["reason"]) == (400, reason)
 
 
 async def test_all_dbs_that_did_not_change_are_not_sent_again(web: Site) -> None:
