@@ -188,15 +188,12 @@ class Inspection:
         return ancestor
 
     def merge_base(self, nodes: Sequence[Node]) -> Node | None:
-        """The youngest common ancestor whose body is here: where a three-way merge of `nodes` starts from.
+        """Their youngest common ancestor if its body is here: where a three-way merge of `nodes` starts from.
 
-        Any common ancestor will do for that; what was changed between an older one and the place where the
-        branches part looks like the same edit made on all of them.
+        An older ancestor won't do: what one of them set back to what it had been there would look untouched.
         """
         ancestor = self.common_ancestor(nodes)
-        while ancestor is not None and not _has_body(ancestor):
-            ancestor = ancestor.parent
-        return ancestor
+        return ancestor if ancestor is not None and _has_body(ancestor) else None
 
     def branches(self) -> list[Branch]:
         """The whole tree, parents before those that branch off them."""

@@ -42,6 +42,7 @@ from .engine import Space
 from .errors import NotFound
 from .feed import Feed
 from .index import Indexes
+from .merging import Merged, Rules
 from .partitions import PartitionCounts
 from .records import State
 from .resolution_log import Resolution
@@ -338,11 +339,20 @@ class Database:
             yield from page.rows
             at = page.resume
 
+    def merge(self, doc_id: str, rules: Rules | None = None, *, chosen: Sequence[str] = ()) -> Merged:
+        """What a three-way merge of a document's leaves would give, and where they clash; nothing is written.
+
+        :raises NotFound: :raises BadRequest: it has not two leaves to merge.
+        """
+        with self.snapshot() as snapshot:
+            sides = snapshot.sides(doc_id, [Rev.parse(rev) for rev in chosen])
+        return sides.merge(rules)
+
     def resolve(
         self,
         doc_id: str,
         leaves: Sequence[str],
-        document_or_leaf: Mapping[str, Any] | str | None,
+        content: Mapping[str, Any] | str | Rules | None,
         *,
         chosen: Sequence[str] = (),
         using: str | None = None,
@@ -352,27 +362,28 @@ class Database:
         deleted. What was done is recorded.
 
         :param leaves: the revisions that are not deleted, as far as the caller knows, in any order.
-        :param document_or_leaf: the merged document, or the leaf whose content is to stay; None deletes all.
+        :param content: the merged document, or the leaf whose content is to stay, or the rules of a three-way
+            merge; None deletes all.
         :param chosen: merge only these leaves.
         :param using: by what means, and `by` whom, for the record.
-        :raises Conflict: the document has other leaves; the reason names them.
+        :raises Conflict: the document has other leaves, which the reason names, or (Clashed) they can't be
+            merged by rules alone.
         :raises CouchliteError: see resolutions.plan.
         """
-        content: Edit | Rev | None = DELETE
+        merged: Edit | Rev | None = DELETE
         means = "delete"
-        if isinstance(document_or_leaf, str):
-            content, means = Rev.parse(document_or_leaf), "pick"
-        elif document_or_leaf is not None:
-            content, means = document.parse(dict(document_or_leaf), doc_id), "document"
+        revs = [Rev.parse(rev) for rev in chosen]
+        if isinstance(content, str):
+            merged, means = Rev.parse(content), "pick"
+        elif isinstance(content, Rules):
+            with self.snapshot() as snapshot:
+                sides = snapshot.sides(doc_id, revs)
+            merged, means = sides.content(sides.merge(content)), "three-way"
+        elif content is not None:
+            merged, means = document.parse(dict(content), doc_id), "document"
+        seen = [Rev.parse(rev) for rev in leaves]
         with self.snapshot() as snapshot:
-            plan = snapshot.plan_resolution(
-                doc_id,
-                [Rev.parse(rev) for rev in leaves],
-                content,
-                chosen=[Rev.parse(rev) for rev in chosen],
-                using=using or means,
-                by=by,
-            )
+            plan = snapshot.plan_resolution(doc_id, seen, merged, chosen=revs, using=using or means, by=by)
         return self.submit_plan(plan).result()
 
     def undo(self, number: int, *, by: str | None = None) -> Resolution:

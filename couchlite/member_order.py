@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from .jsontext import dumps
+from .jsontext import canonical
 
 DEPTH_MAX = 200
 """What is nested deeper stays in the order it has."""
@@ -41,26 +41,11 @@ def arranged(value: Any, models: Sequence[Any], depth: int = 0) -> Any:
         for model_list in lists:
             for element in model_list:
                 if isinstance(element, dict | list):
-                    known.setdefault(_canonical(element), element)
+                    known.setdefault(canonical(element), element)
         return [
             known[text]
-            if isinstance(element, dict | list) and (text := _canonical(element)) in known
+            if isinstance(element, dict | list) and (text := canonical(element)) in known
             else arranged(element, [others[at] for others in lists if at < len(others)], depth + 1)
             for at, element in enumerate(value)
         ]
-    return value
-
-
-def _canonical(value: Any) -> bytes:
-    """A text that two values share when they are equal but for the order of members."""
-    return dumps(_sorted(value, 0))
-
-
-def _sorted(value: Any, depth: int) -> Any:
-    if depth >= DEPTH_MAX:
-        return value
-    if isinstance(value, dict):
-        return {name: _sorted(value[name], depth + 1) for name in sorted(value)}
-    if isinstance(value, list):
-        return [_sorted(element, depth + 1) for element in value]
     return value

@@ -21,6 +21,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from . import conflicts, edits, jsontext, resolution_log
 from .compression import BodyCodec
@@ -182,7 +183,9 @@ def _look_up_stubs(
             return
         infos = _kept(reader, codec, found, leaf).attachments
         for at, stub in list(wanted.items()):
-            info = next((info for info in infos if _fits(stub, info)), None)
+            info = min(
+                (info for info in infos if _fits(stub, info)), key=partial(_distance, stub), default=None
+            )
             if info is not None:
                 edit.attachments[at] = _carried([info._replace(name=stub.name)])[0]
                 del wanted[at]
@@ -192,6 +195,11 @@ def _look_up_stubs(
 
 def _fits(stub: AttachmentEdit, info: AttachmentInfo) -> bool:
     return stub.name == info.name if stub.sent_md5 is None else stub.sent_md5 == info.md5
+
+
+def _distance(stub: AttachmentEdit, info: AttachmentInfo) -> tuple[bool, bool]:
+    """Of attachments with the same data the one with the same type, or else name, is meant."""
+    return stub.content_type != info.content_type, stub.name != info.name
 
 
 def _settle_attachments(edit: Edit, models: Sequence[Revision]) -> None:

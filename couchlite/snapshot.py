@@ -12,6 +12,7 @@ from . import (
     doc_texts,
     listing,
     local_docs,
+    proposals,
     reads,
     records,
     resolution_log,
@@ -27,6 +28,7 @@ from .engine import Reader, Space
 from .errors import CouchliteError, NotFound
 from .listing import DocPage, DocRow
 from .local_docs import LocalDoc
+from .proposals import Sides
 from .reads import Document, MissingRev, RevsDiff
 from .records import AttachmentInfo, State
 from .resolution_log import Resolution
@@ -174,6 +176,10 @@ class Snapshot:
     def kept_revision(self, document: Document, node: Node) -> Revision | None:
         """A revision whose body is here, be it for merging only; None when it is gone."""
         return conflicts.revision(self.reader, self._codec, document, node)
+
+    def sides(self, doc_id: str, chosen: Sequence[Rev] = ()) -> Sides:
+        """What a three-way merge of a document's leaves takes; see proposals.sides."""
+        return proposals.sides(self.reader, self._codec, doc_id, chosen)
 
     def plan_resolution(
         self,

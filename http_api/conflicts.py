@@ -2,7 +2,8 @@
 
     GET  /{db}/_conflicts                        which there are; `statistics=true` counts them all
     GET  /{db}/_conflicts/{docid}                tree, leaves, merge bases and bodies
-    POST /{db}/_conflicts/{docid}                resolve: {"leaves": [...], "document" or "pick" or "delete"}
+    POST /{db}/_conflicts/{docid}/_merge         what a three-way merge would give: {"rules": {...}}
+    POST /{db}/_conflicts/{docid}                resolve: {"leaves": [...], "document" or "pick" or ...}
     POST /{db}/_conflicts/{docid}/_undo          undo a resolution: {"resolution": number}
     GET  /{db}/_conflicts/{docid}/_resolutions   what was resolved of it, by whom, if it can be undone
     GET  /{db}/_conflicts/_resolutions           the same of all documents
@@ -29,8 +30,10 @@ from couchlite.conflicts import PAGE_ROWS, Branch, ConflictCounts, ConflictRow, 
 from couchlite.document import Edit
 from couchlite.errors import BadRequest, CouchliteError, IllegalDocumentId, NotFound, QueryParseError
 from couchlite.jsontext import dumps
+from couchlite.merging import Merged, Rules
+from couchlite.proposals import Sides, describe_clash
 from couchlite.resolution_log import Resolution
-from couchlite.resolutions import DELETE
+from couchlite.resolutions import DELETE, check_leaves
 from couchlite.revision import Rev
 from couchlite.revtree import Node
 from couchlite.security import check_admin
@@ -79,6 +82,8 @@ async def post(request: Request) -> web.StreamResponse:
     match request.segments[2:]:
         case []:
             raise BadRequest("POST needs a document's id: /{db}/_conflicts/{docid}")
+        case [*names, "_merge"]:
+            return await _merge(request, _id(names))
         case [*names, "_undo"]:
             return await _undo(request, _id(names))
         case names:
@@ -230,14 +235,44 @@ def _branch(branch: Branch) -> dict[str, Any]:
     }
 
 
-# --- resolving
+# --- merging and resolving
+
+
+async def _merge(request: Request, doc_id: str) -> web.StreamResponse:
+    body = await _body(request, "rules", "only")
+    sides, merged = await _merged(request, doc_id, Rules.parse(body.get("rules", {})), _chosen(body))
+    proposal = {
+        "id": doc_id,
+        "leaves": [rev.text for rev in sides.seen],
+        "merged": [rev.text for rev in sides.revs],
+        "base": None if sides.base_rev is None else sides.base_rev.text,
+        "document": None if merged.deleted else merged.document,
+        "clashes": [describe_clash(clash, sides.revs) for clash in merged.clashes],
+    }
+    return response.json(request, 200, proposal)
+
+
+async def _merged(request: Request, doc_id: str, rules: Rules, chosen: Sequence[Rev]) -> tuple[Sides, Merged]:
+    with request.database().snapshot() as snapshot:
+        sides = snapshot.sides(doc_id, chosen)
+    return sides, await asyncio.to_thread(sides.merge, rules)
 
 
 async def _resolve(request: Request, doc_id: str) -> web.StreamResponse:
-    body = await request.json_object()
-    seen = _revs(body.get("leaves"), "leaves")
-    chosen = _revs(body["merge"], "merge") if "merge" in body else []
-    content, means = _content(request, body, doc_id)
+    body = await _body(request, "leaves", "only", "using", *_CONTENTS)
+    seen, chosen = _revs(body.get("leaves"), "leaves"), _chosen(body)
+    given = [name for name in _CONTENTS if name in body]
+    if len(given) != 1:
+        raise BadRequest(f"One of {', '.join(_CONTENTS)} says what becomes of the leaves.")
+    content: Edit | Rev | None
+    if "rules" in body:
+        with request.database().snapshot() as snapshot:
+            check_leaves(snapshot.inspect(doc_id), seen)
+        sides, merged = await _merged(request, doc_id, Rules.parse(body["rules"]), chosen)
+        content = sides.content(merged)
+    else:
+        content = _content(request, body, doc_id)
+    means = _means(body, _CONTENTS[given[0]])
     with request.database().snapshot() as snapshot:
         plan = snapshot.plan_resolution(
             doc_id, seen, content, chosen=chosen, using=means, by=request.principal.name
@@ -245,30 +280,33 @@ async def _resolve(request: Request, doc_id: str) -> web.StreamResponse:
     return _resolved(request, await carry_out(request, plan))
 
 
-def _content(request: Request, body: dict[str, Any], doc_id: str) -> tuple[Edit | Rev | None, str]:
-    """What becomes of the leaves, and by what means."""
-    given = [name for name in ("document", "pick", "delete") if name in body]
-    if len(given) != 1:
-        raise BadRequest("One of `document`, `pick` and `delete` says what becomes of the leaves.")
-    [means] = given
-    if means == "document":
-        return read_document(request, body["document"], doc_id), _means(body)
-    if means == "pick":
-        return Rev.parse(body["pick"]), means
+_CONTENTS = {"document": "document", "rules": "three-way", "pick": "pick", "delete": "delete"}
+"""What may become of leaves, and what the record says of it."""
+
+
+def _content(request: Request, body: dict[str, Any], doc_id: str) -> Edit | Rev | None:
+    if "document" in body:
+        return read_document(request, body["document"], doc_id)
+    if "pick" in body:
+        return Rev.parse(body["pick"])
     if body["delete"] is not True:
         raise BadRequest("`delete` must be true.")
-    return DELETE, means
+    return DELETE
 
 
-def _means(body: dict[str, Any]) -> str:
-    using = body.get("using", "document")
+def _chosen(body: dict[str, Any]) -> list[Rev]:
+    return _revs(body["only"], "only") if "only" in body else []
+
+
+def _means(body: dict[str, Any], default: str) -> str:
+    using = body.get("using", default)
     if not isinstance(using, str) or not 0 < len(using) <= NAME_MAX:
         raise BadRequest(f"`using` must be a name of at most {NAME_MAX} characters.")
     return using
 
 
 async def _undo(request: Request, doc_id: str) -> web.StreamResponse:
-    number = (await request.json_object()).get("resolution")
+    number = (await _body(request, "resolution")).get("resolution")
     if not isinstance(number, int) or isinstance(number, bool):
         raise BadRequest("`resolution` must be the number of a resolution.")
     with request.database().snapshot() as snapshot:
@@ -324,6 +362,15 @@ def _entry(entry: Resolution, obstacle: CouchliteError | None) -> dict[str, Any]
 
 
 # --- small things
+
+
+async def _body(request: Request, *names: str) -> dict[str, Any]:
+    """The body's members. One that is misspelt must not mean something else, such as to merge all leaves."""
+    body = await request.json_object()
+    unknown = set(body).difference(names)
+    if unknown:
+        raise BadRequest(f"Unknown member `{min(unknown)}`.")
+    return body
 
 
 def _revs(value: Any, name: str) -> list[Rev]:

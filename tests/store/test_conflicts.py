@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from couchlite import BadRequest, Conflict, Database, NotFound, Rev, Server
+from couchlite import BadRequest, Conflict, Database, NotFound, Rev, Server, document
 from couchlite.compact import Retention
 from couchlite.conflicts import ConflictCounts
 from couchlite.document import digest_text
 from couchlite.errors import MissingStub
+from couchlite.merging import Rules
+from couchlite.proposals import Clashed
 from couchlite.revision import new_rev
 
 from .helpers import attachment, graft, leaves
@@ -110,15 +112,15 @@ def test_a_merge_base_is_the_nearest_common_ancestor_of_the_leaves_in_question(d
             found.choose([Rev.parse(second)])
 
 
-def test_where_the_nearest_ancestor_has_no_body_an_older_one_is_the_base(database: Database) -> None:
+def test_without_the_body_of_the_nearest_ancestor_there_is_no_base(database: Database) -> None:
     first = database.put({"_id": "a", "n": 1})
     graft(database, "a", [f"3-{A}", f"2-{C}", first], n="A")
     graft(database, "a", [f"3-{B}", f"2-{C}", first], n="B")
     with database.snapshot() as snapshot:
         found = snapshot.inspect("a")
-        ancestor, base = found.common_ancestor(found.leaves), found.merge_base(found.leaves)
-    assert ancestor and base
-    assert [str(ancestor.rev), str(base.rev)] == [f"2-{C}", first]
+        ancestor = found.common_ancestor(found.leaves)
+        assert ancestor and str(ancestor.rev) == f"2-{C}"
+        assert found.merge_base(found.leaves) is None
 
 
 def test_leaves_that_were_made_apart_have_no_base(database: Database) -> None:
@@ -321,6 +323,18 @@ def test_what_can_not_be_resolved_is_refused(
         database.resolve(doc_id, leaves(database, doc_id), content, chosen=chosen)
 
 
+def test_a_three_way_merge_can_be_looked_at_and_made(database: Database) -> None:
+    _, seen = forked(database, "a", a={"text": "base", "n": 1}, b={"text": "two"})
+    merged = database.merge("a")
+    assert (merged.document, merged.clashes) == ({"text": "two", "n": 1}, ())
+    done = database.resolve("a", seen, Rules())
+    assert (done.using, texts(database, "a")) == ("three-way", ["two"])
+    _, seen = forked(database, "b", a={"text": "one"}, b={"text": "two"})
+    with pytest.raises(Clashed, match="The leaves clash: /text"):
+        database.resolve("b", seen, Rules())
+    assert living(database, "b") == seen
+
+
 # --- the record, and undoing
 
 
@@ -418,8 +432,11 @@ def test_what_undoing_needs_is_kept_through_compaction_for_a_time(database: Data
 
 def test_a_thousand_leaves_are_listed_looked_into_and_resolved(database: Database) -> None:
     base = database.put({"_id": "a", "text": "base"})
+    edits = []
     for n in range(1000):
-        graft(database, "a", [f"2-{n:032x}", base], text=str(n))
+        edits.append(document.parse({"_id": "a", "text": str(n)}))
+        edits[-1].path = (Rev.parse(f"2-{n:032x}"), Rev.parse(base))
+    database.submit_replicated(edits).result()
     [row] = database.conflicts()
     assert row.leaves == 1000
     with database.snapshot() as snapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from base64 import b64encode
 from typing import Any
 from urllib.parse import quote
 
@@ -138,7 +139,7 @@ async def test_a_document_that_was_merged_by_the_caller_ends_the_conflict(db: Si
 
 async def test_pick_delete_and_a_choice_of_leaves(db: Site) -> None:
     _, leaves = await fork(db, "x", a={"text": "A"}, b={"text": "B"}, c={"text": "C"})
-    body: dict[str, Any] = {"leaves": leaves, "merge": leaves[1:], "pick": leaves[2]}
+    body: dict[str, Any] = {"leaves": leaves, "only": leaves[1:], "pick": leaves[2]}
     await ask(db, "POST", "/db/_conflicts/x", body, 201)
     answer = await ask(db, "GET", "/db/_conflicts/x")
     assert [leaf["doc"]["text"] for leaf in answer["leaves"]] == ["A", "C"]
@@ -163,6 +164,54 @@ async def test_an_undone_resolution_is_a_conflict_again(db: Site) -> None:
         (None, 2, False),
     ]
     assert len((await ask(db, "GET", "/db/_conflicts/_resolutions?before=2"))["rows"]) == 1
+
+
+async def test_a_clean_merge_is_shown_first_and_then_made(db: Site) -> None:
+    base, leaves = await fork(db, "x", a={"text": "base", "n": 1}, b={"text": "B"})
+    proposal = await ask(db, "POST", "/db/_conflicts/x/_merge", {})
+    assert proposal == {
+        "id": "x",
+        "leaves": leaves,
+        "merged": leaves,
+        "base": base,
+        "document": {"text": "B", "n": 1},
+        "clashes": [],
+    }
+    done = await ask(db, "POST", "/db/_conflicts/x", {"leaves": proposal["leaves"], "rules": {}}, 201)
+    assert (await ask(db, "GET", "/db/x")) == {"_id": "x", "_rev": done["rev"], "text": "B", "n": 1}
+    [entry] = (await ask(db, "GET", "/db/_conflicts/x/_resolutions"))["rows"]
+    assert entry["using"] == "three-way"
+
+
+async def test_clashes_are_told_and_nothing_is_written(db: Site) -> None:
+    _, leaves = await fork(db, "x", a={"text": "A", "n": 1}, b={"n": 2})
+    clash = {
+        "pointer": "/text",
+        "kind": "delete",
+        "base": {"value": "base"},
+        "values": [{"rev": leaves[0], "missing": True}, {"rev": leaves[1], "value": "A"}],
+    }
+    rules = {"/n": "max"}
+    proposal = await ask(db, "POST", "/db/_conflicts/x/_merge", {"rules": rules})
+    assert proposal["clashes"] == [clash]
+    answer = await ask(db, "POST", "/db/_conflicts/x", {"leaves": leaves, "rules": rules}, 409)
+    assert answer == {"error": "conflict", "reason": "The leaves clash: /text.", "clashes": [clash]}
+    assert len((await ask(db, "GET", "/db/_conflicts/x"))["leaves"]) == 2
+
+
+async def test_attachments_are_merged_by_their_stubs(db: Site) -> None:
+    def data(text: str) -> dict[str, str]:
+        return {"content_type": "text/plain", "data": b64encode(text.encode()).decode()}
+
+    _, leaves = await fork(
+        db,
+        "x",
+        a={"text": "base", "_attachments": {"one": data("1")}},
+        b={"text": "base", "_attachments": {"two": data("2")}},
+    )
+    await ask(db, "POST", "/db/_conflicts/x", {"leaves": leaves, "rules": {}}, 201)
+    for name, text in (("one", b"1"), ("two", b"2")):
+        assert (await db.ask("GET", f"/db/x/{name}")).body == text
 
 
 async def test_leaves_that_were_not_seen_are_named(db: Site) -> None:
@@ -223,6 +272,12 @@ async def test_leaves_that_were_not_seen_are_named(db: Site) -> None:
             400,
             "bad_request",
         ),
+        ("POST", "/db/_conflicts/x/_merge", {"rules": {"/a": "no"}}, 400, "bad_request"),
+        ("POST", "/db/_conflicts/x/_merge", {"rules": 1}, 400, "bad_request"),
+        ("POST", "/db/_conflicts/x/_merge", {"only": ["2-" + A]}, 400, "bad_request"),
+        ("POST", "/db/_conflicts/none/_merge", {}, 404, "not_found"),
+        ("POST", "/db/_conflicts/x", {"leaves": "SEEN", "rules": []}, 400, "bad_request"),
+        ("POST", "/db/_conflicts/x", {"leaves": ["1-a"], "rules": {}}, 409, "conflict"),
         ("POST", "/db/_conflicts/x/_undo", {}, 400, "bad_request"),
         ("POST", "/db/_conflicts/x/_undo", {"resolution": 1}, 404, "not_found"),
         ("POST", "/db/_conflicts/x/_undo", {"resolution": -1}, 404, "not_found"),
