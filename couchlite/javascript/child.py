@@ -9,6 +9,10 @@ child costs some 6 MB. Standard input is a socket, on which requests and answers
     LOAD      a program, {"design": ..., "path": [...]}, to be called by its key from now on
     others    call the program: harness.js says how
 
+A list function gets its rows while it runs: an answer that "wants" something is not the last one. If it wants
+"rows", the next request is their JSON text, whatever its operation and key, [] once there are no more; if it
+wants "nothing", the next answer follows by itself.
+
 An answer is the harness's, or {"unknown": true} for a program that isn't loaded (it never was, or was dropped
 to make room), or {"exceeded": "time"|"memory"|"null"|"answer", "at": index of the document}; then the program
 is dropped, too. What goes wrong in this file itself is the last answer, {"failed": traceback}.
@@ -17,6 +21,7 @@ What must stay true here: each program has a context, and so a heap and globals,
 whatever the function does: the engine interrupts it, or the kernel ends the process.
 """
 
+import functools
 import json
 import os
 import resource
@@ -25,10 +30,13 @@ import struct
 import sys
 import traceback
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-LOAD, COMPILE, FILTER, FILTER_VIEW, VALIDATE, MAP, REDUCE, RESOLVE = range(8)
-COMMANDS = ("load", "compile", "filter", "filter_view", "validate", "map", "reduce", "resolve")
+LOAD, COMPILE, FILTER, FILTER_VIEW, VALIDATE, MAP, REDUCE, RESOLVE, SHOW, UPDATE, REWRITE, LIST = range(12)
+COMMANDS = (
+    *("load", "compile", "filter", "filter_view", "validate", "map", "reduce", "resolve"),
+    *("show", "update", "rewrite", "list"),
+)
 
 REQUEST_HEAD = struct.Struct("!BI16s")
 ANSWER_HEAD = struct.Struct("!BI")
@@ -46,23 +54,64 @@ FILES_MAX = 16
 Harness = Callable[[str, str], str]
 
 
+class Program:
+    """A context with the harness in it."""
+
+    def __init__(self, sources: Sequence[str], time_limit_s: float, memory_limit_bytes: int) -> None:
+        self._context = _quickjs.Context()
+        self._context.set_memory_limit(memory_limit_bytes)
+        self._context.set_time_limit(time_limit_s)
+        self._context.add_callable("tell", functools.partial(tell, time_limit_s))
+        source, render_source = sources
+        make = self._context.eval(source)
+        self.harness: Harness = make(1000 * time_limit_s * BATCH_TIME_SHARE, render_source)
+
+    def leave_time_to_kernel(self) -> None:
+        """The engine, which can't watch the time of what calls back, doesn't from now on."""
+        self._context.set_time_limit(-1)
+
+
 def main(time_limit_s: float, memory_limit_bytes: int, answer_bytes_max: int) -> None:
-    with open(os.path.join(os.path.dirname(__file__), "harness.js"), encoding="utf-8") as file:
-        source = file.read()
+    folder = os.path.dirname(__file__)
+    sources = []
+    for name in ("harness.js", "render.js"):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            sources.append(file.read())
     confine(memory_limit_bytes)
-    programs: OrderedDict[bytes, Harness] = OrderedDict()
+    programs: OrderedDict[bytes, Program] = OrderedDict()
     while head := read(REQUEST_HEAD.size):
         operation, length, key = REQUEST_HEAD.unpack(head)
         text = read(length).decode()
-        # Ends the process if the engine doesn't end the call.
-        signal.setitimer(signal.ITIMER_PROF, time_limit_s + CPU_TIME_GRACE_S)
+        watch(time_limit_s)
         if operation == LOAD:
-            programs[key] = new_context(source, time_limit_s, memory_limit_bytes)
+            programs[key] = Program(sources, time_limit_s, memory_limit_bytes)
             if len(programs) > PROGRAMS_MAX:
                 programs.popitem(last=False)
+        elif operation == LIST and key in programs:
+            programs[key].leave_time_to_kernel()
         answer = call(programs, key, COMMANDS[operation], text, answer_bytes_max)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        watch(None)
         write(ANSWER_HEAD.pack(resident_bytes() > RESIDENT_BYTES_MAX, len(answer)) + answer)
+
+
+def watch(time_limit_s: float | None) -> None:
+    """Let the kernel end this process if the engine doesn't end a call."""
+    signal.setitimer(signal.ITIMER_PROF, 0 if time_limit_s is None else time_limit_s + CPU_TIME_GRACE_S)
+
+
+def tell(time_limit_s: float, text: str, wants_rows: bool) -> str:
+    """Send an answer that isn't the last one; gives the rows, if they are wanted."""
+    answer = text.encode()
+    write(ANSWER_HEAD.pack(False, len(answer)) + answer)
+    if not wants_rows:
+        return ""
+    watch(None)
+    head = read(REQUEST_HEAD.size)
+    if not head:
+        os._exit(0)  # nobody is there to run on for
+    rows = read(REQUEST_HEAD.unpack(head)[1]).decode()
+    watch(time_limit_s)
+    return rows
 
 
 def confine(memory_limit_bytes: int) -> None:
@@ -78,21 +127,13 @@ def confine(memory_limit_bytes: int) -> None:
         resource.setrlimit(what, (limit, limit))
 
 
-def new_context(source: str, time_limit_s: float, memory_limit_bytes: int) -> Harness:
-    context = _quickjs.Context()
-    context.set_memory_limit(memory_limit_bytes)
-    context.set_time_limit(time_limit_s)
-    harness: Harness = context.eval(source)(1000 * time_limit_s * BATCH_TIME_SHARE)
-    return harness
-
-
 def call(
-    programs: OrderedDict[bytes, Harness], key: bytes, command: str, text: str, answer_bytes_max: int
+    programs: OrderedDict[bytes, Program], key: bytes, command: str, text: str, answer_bytes_max: int
 ) -> bytes:
-    harness = programs.get(key)
-    if harness is None:
+    if key not in programs:
         return b'{"unknown":true}'
     programs.move_to_end(key)
+    harness = programs[key].harness
     try:
         answer = harness(command, text).encode()
         exceeded = "answer" if len(answer) > answer_bytes_max else None

@@ -9,15 +9,38 @@ function logs is logged, too.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from ..errors import BadRequest, Conflict, CouchliteError, Forbidden, InternalError, NotFound, Unauthorized
+from ..errors import (
+    BadRequest,
+    Conflict,
+    CouchliteError,
+    DocumentInvalid,
+    Forbidden,
+    InternalError,
+    NotFound,
+    QueryParseError,
+    Unauthorized,
+)
 from ..jsontext import dumps, loads
-from .child import COMPILE, FILTER, FILTER_VIEW, MAP, REDUCE, RESOLVE, VALIDATE
+from .child import (
+    COMPILE,
+    FILTER,
+    FILTER_VIEW,
+    LIST,
+    MAP,
+    REDUCE,
+    RESOLVE,
+    REWRITE,
+    SHOW,
+    UPDATE,
+    VALIDATE,
+)
 from .design import Design
-from .pool import ChildPool
+from .pool import ChildPool, HeldChild
 from .process import ChildLost, Limits
 
 # What is sent at a time. A child holds a batch several times over: as text and as values.
@@ -151,6 +174,42 @@ class FunctionPool:
         )
         return found
 
+    async def show(
+        self, design: Design, name: str, document: Document | None, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        """CouchDB's response object, {"code", "headers", "body" | "json" | "base64"}, that the show function
+        of that name has for a document.
+
+        :param document: with `_revisions`, and `_conflicts` if there are any. :param request: CouchDB's
+            request object; its `id` is not None if it names a document, here or not.
+        """
+        text = b'{"doc":%b,"req":%b}' % (_text_or_null(document), dumps(request))
+        answer = await self._ask_once(_Function(design, ("shows", name)), SHOW, text, request["id"])
+        return _object_in(answer, "response")
+
+    async def update(
+        self, design: Design, name: str, document: Document | None, request: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        """What the update function of that name makes of a document, to be stored if it is an object, and
+        its response object; parameters as for `show`."""
+        text = b'{"doc":%b,"req":%b}' % (_text_or_null(document), dumps(request))
+        answer = await self._ask_once(_Function(design, ("updates", name)), UPDATE, text, request["id"])
+        return answer.get("doc"), _object_in(answer, "response")
+
+    async def rewrite(self, design: Design, request: dict[str, Any]) -> Any:
+        """What the function `rewrites` makes of a request, an object if it knows what it should; None if
+        there is nothing behind the request's path."""
+        text = b'{"req":%b}' % dumps(request)
+        answer = await self._ask_once(_Function(design, ("rewrites",)), REWRITE, text, None)
+        return answer.get("rewrite")
+
+    @asynccontextmanager
+    async def list_rows(self, design: Design, name: str) -> AsyncIterator[ListRun]:
+        """A run of the list function of that name, which has a process to itself until it is over."""
+        function = _Function(design, ("lists", name))
+        async with self._children.hold(design.scope, design.program(*function.path)) as child:
+            yield ListRun(self, function, child)
+
     async def check_views(self, design: Design) -> None:
         """Compile the functions of all views.
 
@@ -197,27 +256,36 @@ class FunctionPool:
             elif answer.get("exceeded") in _MEMORY and (start, end) != (failed_at, start + 1):
                 one_by_one_until, failed_at = max(end, one_by_one_until), start
             else:
-                raise self._failure(function, answer, documents[start:end])
+                raise self.failure(function, answer, _which(documents[start:end], answer.get("at")))
         return results
+
+    async def _ask_once(
+        self, function: _Function, operation: int, text: bytes, doc_id: str | None
+    ) -> _Answer:
+        """Ask what is about one document at most. :raises CouchliteError: there is no answer."""
+        answer = await self._ask(function, operation, text)
+        if answer.get("exceeded") in _MEMORY:  # maybe only with what was kept in globals, which is gone now
+            answer = await self._ask(function, operation, text)
+        if "error" in answer or "exceeded" in answer:
+            raise self.failure(function, answer, "no document" if doc_id is None else f"document {doc_id}")
+        return answer
 
     async def _ask(self, function: _Function, operation: int, text: bytes) -> _Answer:
         design = function.design
         try:
             answer = await self._children.call(design.scope, design.program(*function.path), operation, text)
         except ChildLost as lost:
-            return {"exceeded": "process" if lost.in_time else "time", "reason": str(lost)}
-        for line in answer.get("log", ()):
-            _log.info("%s: %s: %s", design.scope, function, line)
+            return _loss(lost)
+        _log_lines(function, answer)
         return answer
 
     def _refusal(self, function: _Function, judgement: _Answer, document: Document) -> CouchliteError | None:
         if "thrown" in judgement:
             return _refusal_of_thrown(judgement["thrown"])
-        return self._failure(function, judgement, [document])
+        return self.failure(function, judgement, _which([document], 0))
 
-    def _failure(self, function: _Function, answer: _Answer, documents: Sequence[Document]) -> CouchliteError:
-        """The error for an answer without results, logged."""
-        which = _which(documents, answer.get("at"))
+    def failure(self, function: _Function, answer: _Answer, which: str) -> CouchliteError:
+        """The error for an answer without results, logged; `which` is what it would have been about."""
         if "error" in answer:
             failure = _error(answer["error"], answer.get("reason"))
         else:
@@ -241,6 +309,73 @@ class FunctionPool:
                 return f"brought its process down ({answer['reason']})"
             case _:
                 return "gave an answer that makes no sense"
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What a list function has for its client so far."""
+
+    text: str
+    head: dict[str, Any] | None
+    """A response object; None if there is nothing new. It counts until the first text is sent."""
+    wants_rows: bool
+    is_last: bool
+
+
+class ListRun:
+    """A list function at work: `begin`, and after a piece that wants rows, `give`, else `go_on`, until the
+    last piece.
+
+    All of them raise a CouchliteError when the function fails.
+    """
+
+    def __init__(self, pool: FunctionPool, function: _Function, child: HeldChild) -> None:
+        self._pool = pool
+        self._function = function
+        self._child = child
+
+    async def begin(self, head: bytes, request: bytes) -> Piece:
+        """:param head: the JSON object that tells of all rows. :param request: CouchDB's request object."""
+        return await self._piece(self._child.call(LIST, b'{"head":%b,"req":%b}' % (head, request)))
+
+    async def give(self, rows: Sequence[bytes]) -> Piece:
+        """Let it have the next rows; none when there are no more."""
+        return await self._piece(self._child.tell(LIST, b"[%b]" % b",".join(rows)))
+
+    async def go_on(self) -> Piece:
+        return await self._piece(self._child.next_answer())
+
+    async def _piece(self, asked: Awaitable[_Answer]) -> Piece:
+        try:
+            answer = await asked
+        except ChildLost as lost:
+            answer = _loss(lost)
+        _log_lines(self._function, answer)
+        text, head = answer.get("text"), answer.get("head")
+        if not isinstance(text, str) or not isinstance(head, dict | None):
+            raise self._pool.failure(self._function, answer, "some rows")
+        wants = answer.get("wants")
+        return Piece(text, head, wants == "rows", wants is None)
+
+
+def _loss(lost: ChildLost) -> _Answer:
+    return {"exceeded": "process" if lost.in_time else "time", "reason": str(lost)}
+
+
+def _log_lines(function: _Function, answer: _Answer) -> None:
+    for line in answer.get("log", ()):
+        _log.info("%s: %s: %s", function.design.scope, function, line)
+
+
+def _object_in(answer: _Answer, name: str) -> dict[str, Any]:
+    value = answer.get(name)
+    if not isinstance(value, dict):
+        raise InternalError(f"The {name} of a function is no object.", error="render_error")
+    return value
+
+
+def _text_or_null(document: Document | None) -> bytes:
+    return b"null" if document is None else _text(document)
 
 
 def _text(document: Document) -> bytes:
@@ -321,14 +456,24 @@ def _which(documents: Sequence[Document], index: object) -> str:
     return f"document {value.get('_id')}"
 
 
-# Words for errors that have a status of their own.
+# Words for errors that have a status of their own (chttpd:error_info).
 _ERRORS: dict[str, type[CouchliteError]] = {
-    kind.error: kind for kind in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict)
+    kind.error: kind
+    for kind in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, QueryParseError, DocumentInvalid)
+}
+_STATUSES = {
+    "method_not_allowed": 405,
+    "not_acceptable": 406,
+    "gone": 410,
+    "expectation_failed": 417,
+    "service_unavailable": 503,
 }
 
 
 def _error(name: object, reason: object) -> CouchliteError:
-    return _ERRORS.get(str(name), InternalError)(str(reason), error=str(name))
+    error = _ERRORS.get(str(name), InternalError)(str(reason), error=str(name))
+    error.status = _STATUSES.get(str(name), error.status)
+    return error
 
 
 def _refusal_of_thrown(thrown: Any) -> CouchliteError | None:

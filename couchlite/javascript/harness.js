@@ -15,7 +15,8 @@
 // The names, their behaviour and the errors are those of share/server/*.js in CouchDB.
 // `batchMs`: a batch of documents is left unfinished after this long, so that a long batch isn't taken for a
 // function that runs long on one document.
-(function (batchMs) {
+// `renderSource`: render.js, for the kinds of functions that need it.
+(function (batchMs, renderSource) {
   "use strict";
 
   const { parse, stringify } = JSON;
@@ -32,6 +33,7 @@
   const LOG_LINES_MAX = 100;
   const LOG_LINE_LENGTH_MAX = 1000;
   const REASON_LENGTH_MAX = 64 * 1024;
+  const RENDERED = { __proto__: null, shows: true, lists: true, updates: true, rewrites: true };
   const REREDUCE_FRAME_LENGTH = 19; // of what CouchDB sends around the values
   const REDUCTION_LENGTH_UNCHECKED = 4096; // up to here a reduction may be as long as its input
 
@@ -44,6 +46,8 @@
   let logged = ""; // the inside of a JSON array
   let loggedLines = 0;
   const modules = create(null); // what was required, by its path
+  const tell = global.tell; // to the parent process; see render.js
+  delete global.tell;
 
   // What functions are given
 
@@ -211,6 +215,17 @@
     }
   }
 
+  // CouchDB's engine shows a value as its source; this is what comes nearest.
+  function shownError(thrown) {
+    throwIfOutOfMemory(thrown);
+    try {
+      if (typeof thrown === "object" && !(thrown instanceof Error)) return stringify(thrown);
+    } catch (error) {
+      throwIfOutOfMemory(error);
+    }
+    return textOf(thrown);
+  }
+
   // As JSON. What JSON.stringify gives for a string can't be changed by the function.
   function quote(text, lengthMax) {
     const whole = textOf(text);
@@ -357,6 +372,11 @@
     load(program) {
       design = program.design;
       path = program.path;
+      if (RENDERED[path[0]]) {
+        const lent = { global, design, theFunction, tell, log, shownError, throwIfOutOfMemory };
+        const render = evaluate(renderSource)(lent);
+        for (const name in render) commands[name] = render[name];
+      }
       return '"loaded":true';
     },
 

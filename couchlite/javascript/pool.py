@@ -22,10 +22,43 @@ from .child import LOAD
 from .design import Program
 from .process import Child, Limits
 
-# Each costs some 6 MB while it lives.
 CHILDREN_MAX = 8
+"""Each costs some 6 MB while it lives."""
+CHILDREN_HELD_MAX = 8
+"""More of them, which serve list functions for as long as a client takes to read."""
 CHILDREN_PER_SCOPE_MAX = 2
+"""Of either sort."""
 IDLE_S_MAX = 60.0
+
+
+class HeldChild:
+    """A child with a program, for one call."""
+
+    def __init__(self, child: Child, program: Program) -> None:
+        self._child = child
+        self._program = program
+
+    async def call(self, operation: int, text: bytes) -> dict[str, Any]:
+        """The first answer. :raises ChildLost: there is none, here as below."""
+        return await _call(self._child, self._program, operation, text)
+
+    async def tell(self, operation: int, text: bytes) -> dict[str, Any]:
+        """Give what the last answer wanted; gives the next one."""
+        return await self._child.call(operation, self._program.key, text)
+
+    async def next_answer(self) -> dict[str, Any]:
+        """The one after an answer that wanted nothing."""
+        return await self._child.next_answer()
+
+
+async def _call(child: Child, program: Program, operation: int, text: bytes) -> dict[str, Any]:
+    answer = await child.call(operation, program.key, text)
+    if "unknown" in answer:
+        answer = await child.call(LOAD, program.key, program.text)
+        if "loaded" in answer:
+            child.loaded.add(program.key)
+            answer = await child.call(operation, program.key, text)
+    return answer
 
 
 class ChildPool:
@@ -35,6 +68,7 @@ class ChildPool:
         self._limits = limits
         self._idle_s_max = idle_s_max
         self._slots = asyncio.Semaphore(CHILDREN_MAX)
+        self._held_slots = asyncio.Semaphore(CHILDREN_HELD_MAX)
         self._slots_of_scope: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._idle: list[Child] = []  # the one used last is last
         self._retirement: asyncio.TimerHandle | None = None
@@ -45,14 +79,17 @@ class ChildPool:
 
         :raises ChildLost: it has none.
         """
-        async with self._child(scope, program) as child:
-            answer = await child.call(operation, program.key, text)
-            if "unknown" in answer:
-                answer = await child.call(LOAD, program.key, program.text)
-                if "loaded" in answer:
-                    child.loaded.add(program.key)
-                    answer = await child.call(operation, program.key, text)
-            return answer
+        async with self._child(self._slots_of(scope), self._slots, program) as child:
+            return await _call(child, program, operation, text)
+
+    @asynccontextmanager
+    async def hold(self, scope: str, program: Program) -> AsyncIterator[HeldChild]:
+        """A child for a call that goes back and forth.
+
+        It doesn't count as one of those that calls wait for, since what is given to it may take such a call.
+        """
+        async with self._child(self._slots_of(f"held {scope}"), self._held_slots, program) as child:
+            yield HeldChild(child, program)
 
     def close(self) -> None:
         """End all idle children, and those that are in a call when it is over."""
@@ -62,14 +99,18 @@ class ChildPool:
         self._end_idle(before=float("inf"))
 
     @asynccontextmanager
-    async def _child(self, scope: str, program: Program) -> AsyncIterator[Child]:
-        slots_of_scope = self._slots_of_scope.setdefault(scope, asyncio.Semaphore(CHILDREN_PER_SCOPE_MAX))
-        async with slots_of_scope, self._slots:
+    async def _child(
+        self, slots_of_scope: asyncio.Semaphore, slots: asyncio.Semaphore, program: Program
+    ) -> AsyncIterator[Child]:
+        async with slots_of_scope, slots:
             child = self._take(program) or await Child.start(self._limits)
             try:
                 yield child
             finally:
                 self._give_back(child)
+
+    def _slots_of(self, scope: str) -> asyncio.Semaphore:
+        return self._slots_of_scope.setdefault(scope, asyncio.Semaphore(CHILDREN_PER_SCOPE_MAX))
 
     def _take(self, program: Program) -> Child | None:
         """An idle child, one that has loaded the program if possible."""

@@ -100,10 +100,17 @@ class Child:
         :raises ChildLost: there will be none; the process is gone, or of no use any more.
         """
         self._may_be_kept = False  # also if this is cancelled: an answer would be left over
+        return await self._answer(REQUEST_HEAD.pack(operation, len(text), key), text)
+
+    async def next_answer(self) -> dict[str, Any]:
+        """The answer that follows one that was not the last, without a request. :raises ChildLost:"""
+        return await self._answer()
+
+    async def _answer(self, *request: bytes) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self._limits.wall_time_s):
-                self._writer.write(REQUEST_HEAD.pack(operation, len(text), key))
-                self._writer.write(text)
+                for piece in request:
+                    self._writer.write(piece)
                 await self._writer.drain()
                 has_grown, length = ANSWER_HEAD.unpack(await self._reader.readexactly(ANSWER_HEAD.size))
                 if length > self._limits.answer_bytes:
@@ -113,7 +120,7 @@ class Child:
             raise ChildLost("it did not answer", in_time=False) from None
         except (OSError, asyncio.IncompleteReadError):
             raise self._epitaph() from None
-        self._may_be_kept = not has_grown
+        self._may_be_kept = not has_grown and "wants" not in answer
         self.idle_since = time.monotonic()
         return answer
 
