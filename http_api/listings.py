@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Final, NamedTuple, cast
 
 from aiohttp import web
@@ -29,6 +30,7 @@ from .access import server_admin
 from .partitions import check_ids
 from .request import Request
 from .response import Stream
+from .rows import JsonRows, RowSink
 from .view_options import UNSET, ViewOptions, read_options, read_queries
 
 
@@ -83,8 +85,14 @@ async def _answer(request: Request, namespace: Namespace) -> web.StreamResponse:
     options = await read_options(request)
     _validate(request, options)
     stream = Stream(request)
-    await _Listing(request, stream, namespace, options).write()
+    await _Listing(request, JsonRows(stream), namespace, options).write()
     return await stream.end(b"\n")
+
+
+async def write_all_docs(request: Request, sink: RowSink, options: ViewOptions) -> None:
+    """The rows of _all_docs for whoever takes them. :raises QueryParseError: the options are no good."""
+    _validate(request, options)
+    await _Listing(request, sink, ALL, options).write()
 
 
 async def _answer_queries(request: Request, namespace: Namespace) -> web.StreamResponse:
@@ -96,7 +104,7 @@ async def _answer_queries(request: Request, namespace: Namespace) -> web.StreamR
     await stream.write(b'{"results":[')
     for number, options in enumerate(queries):
         await stream.write(_SEPARATOR if number else b"\r\n")
-        await _Listing(request, stream, namespace, options).write()
+        await _Listing(request, JsonRows(stream), namespace, options).write()
     return await stream.end(b"\r\n]}\n")
 
 
@@ -112,17 +120,16 @@ def _validate(request: Request, options: ViewOptions) -> None:
 class _Listing:
     """One listing on its way out."""
 
-    def __init__(self, request: Request, stream: Stream, namespace: Namespace, options: ViewOptions) -> None:
+    def __init__(self, request: Request, sink: RowSink, namespace: Namespace, options: ViewOptions) -> None:
         self._request = request
         self._database = request.database()
-        self._stream = stream
+        self._sink = sink
         self._namespace = namespace
         self._options = options
         self._doc_options = DocOptions(bool(options.conflicts), options.att_encoding_info)
         encoding_info = {"att_encoding_info"} if options.att_encoding_info else set()
         self._data_options = documents.Options(flags=frozenset({"attachments"} | encoding_info))
         self._hides = not request.principal.is_admin and system_documents.concerns(request)
-        self._separator = b""
 
     async def write(self) -> None:
         if self._options.keys is not None:
@@ -131,7 +138,7 @@ class _Listing:
             await self._write_local_range()
         else:
             await self._write_range()
-        await self._stream.write(b"\r\n]}")
+        await self._sink.end()
 
     # a range of ids
 
@@ -289,31 +296,24 @@ class _Listing:
 
     async def _write_head(self, total: int | None, offset: int | None, seq: str | None) -> None:
         """`seq` is an update sequence, which is shown if it was asked for."""
-        shown = b'"update_seq":%b,' % dumps(seq) if self._options.update_seq else b""
-        head = b'{"total_rows":%b,"offset":%b,%b"rows":[\r\n' % (dumps(total), dumps(offset), shown)
-        await self._stream.write(head)
+        shown = b',"update_seq":%b' % dumps(seq) if self._options.update_seq else b""
+        await self._sink.head(b'"total_rows":%b,"offset":%b%b' % (dumps(total), dumps(offset), shown))
 
     async def _write_rows(self, rows: Sequence[Row]) -> None:
         if self._options.attachments:
             for row in rows:
                 await self._write_row(row)
-        elif rows:
-            await self._stream.write_all((self._separator, _SEPARATOR.join(cast("Sequence[bytes]", rows))))
-            self._separator = _SEPARATOR
+        else:
+            await self._sink.rows(cast("Sequence[bytes]", rows))
         await asyncio.sleep(0)  # a client that takes all that comes must not keep the others waiting
 
     async def _write_row(self, row: Row) -> None:
-        await self._stream.write(self._separator)
-        self._separator = _SEPARATOR
         if isinstance(row, bytes):
-            await self._stream.write(row)
+            await self._sink.rows((row,))
             return
         head, doc = row
-        await self._stream.write(head + b',"doc":')
-        write = documents.fairly(self._stream)
-        for piece in documents.as_json_with_data(self._database, doc.revision, self._data_options, doc.meta):
-            await write(piece)
-        await self._stream.write(b"}")
+        data = documents.as_json_with_data(self._database, doc.revision, self._data_options, doc.meta)
+        await self._sink.long_row(chain((head, b',"doc":'), data, (b"}",)))
 
 
 class DocWithData(NamedTuple):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import chain
 from typing import Any, cast
 
 from aiohttp import web
@@ -32,6 +33,7 @@ from couchlite.snapshot import Snapshot
 from . import documents, response, system_documents
 from .request import Request
 from .response import Stream
+from .rows import JsonRows, RowSink
 from .view_options import UNSET, ViewOptions, read_queries, read_view_options
 
 _SEPARATOR = b",\r\n"
@@ -58,41 +60,48 @@ async def view(request: Request) -> web.StreamResponse:
     """GET and POST of a view."""
     if len(request.segments) != 5:
         raise MethodNotAllowed(_VIEW_METHODS)
-    definition, state = _find(request)
+    definition, state = find(request, *request.segments[2:5:2])
     options = await read_view_options(request)
-    _validate(request, definition, options)
+    validate(request, definition, options)
     stream = Stream(request)
-    await _Query(request, stream, definition, options, state).write()
+    await write_rows(request, JsonRows(stream), definition, options, state)
     return await stream.end(b"\n")
 
 
 async def queries(request: Request) -> web.StreamResponse:
     """POST of several queries of a view at once."""
     request.require_json_type()
-    definition, state = _find(request)
+    definition, state = find(request, *request.segments[2:5:2])
     wanted = []
     for options in await read_queries(request):
-        _validate(request, definition, options)
+        validate(request, definition, options)
         wanted.append(options)
     stream = Stream(request)
     await stream.write(b'{"results":[')
     for number, options in enumerate(wanted):
         await stream.write(_SEPARATOR if number else b"\r\n")
-        await _Query(request, stream, definition, options, state).write()
+        await write_rows(request, JsonRows(stream), definition, options, state)
     return await stream.end(b"\r\n]}\n")
 
 
-def _find(request: Request) -> tuple[IndexDefinition, State]:
-    """The view that an address names, and what the database is now."""
-    found = designs.find(request.database(), f"_design/{request.segments[2]}")
-    return found.views.find(request.segments[4]), found.state
+def find(request: Request, design_name: str, view_name: str) -> tuple[IndexDefinition, State]:
+    """A view, and what the database is now. :raises NotFound:"""
+    found = designs.find(request.database(), f"_design/{design_name}")
+    return found.views.find(view_name), found.state
+
+
+async def write_rows(
+    request: Request, sink: RowSink, definition: IndexDefinition, options: ViewOptions, state: State
+) -> None:
+    """Answer a query, whose options were found valid, of a view as of `state`."""
+    await _Query(request, sink, definition, options, state).write()
 
 
 def _is_reduced(definition: IndexDefinition, options: ViewOptions) -> bool:
     return definition.reduce is not None and options.reduce is not False
 
 
-def _validate(request: Request, definition: IndexDefinition, options: ViewOptions) -> None:
+def validate(request: Request, definition: IndexDefinition, options: ViewOptions) -> None:
     options.apply_limit(request.server.config, partitioned=definition.partitioned)
     if options.include_docs:
         system_documents.check_reads_all(request)
@@ -158,21 +167,22 @@ class _Query:
     def __init__(
         self,
         request: Request,
-        stream: Stream,
+        sink: RowSink,
         definition: IndexDefinition,
         options: ViewOptions,
         state: State,
     ) -> None:
         self._request = request
         self._database = request.database()
-        self._stream = stream
+        self._sink = sink
         self._definition = definition
         self._options = options
         self._state = state
-        self._separator = b""
         self._functions = index_functions(request)
         self._prefix = b"" if options.partition is None else partition_prefix(options.partition.encode())
         self._doc_options = DocOptions(bool(options.conflicts), options.att_encoding_info)
+        encoding_info = {"att_encoding_info"} if options.att_encoding_info else set()
+        self._data_options = documents.Options(flags=frozenset({"attachments"} | encoding_info))
 
     async def write(self) -> None:
         self._index = await up_to_date(self._request, self._definition, self._options.update, self._state)
@@ -180,7 +190,7 @@ class _Query:
             await self._write_reductions()
         else:
             await self._write_rows()
-        await self._stream.write(b"\r\n]}")
+        await self._sink.end()
 
     def _ranges(self) -> list[Range]:
         options = self._options
@@ -199,7 +209,7 @@ class _Query:
     def _update_seq(self, seq: int) -> bytes:
         if not self._options.update_seq:
             return b""
-        return b'"update_seq":%b,' % dumps(self._database.format_seq(seq))
+        return b'"update_seq":%b' % dumps(self._database.format_seq(seq))
 
     # rows
 
@@ -218,8 +228,9 @@ class _Query:
                 page = rows.page(reader, state)
             if not has_head:
                 has_head = True
-                head = (state.rows, offset, self._update_seq(state.seq))
-                await self._stream.write(b'{"total_rows":%d,"offset":%d,%b"rows":[\r\n' % head)
+                seq = self._update_seq(state.seq)
+                head = b'"total_rows":%d,"offset":%d%b%b' % (state.rows, offset, b"," if seq else b"", seq)
+                await self._sink.head(head)
             if page:
                 await self._write_page(page)
             if len(page) < query.PAGE_ROWS and rows.is_through:
@@ -236,8 +247,7 @@ class _Query:
 
     async def _write_page(self, page: Sequence[bytes]) -> None:
         if not self._options.include_docs:
-            await self._stream.write_all((self._separator, _SEPARATOR.join(page)))
-            self._separator = _SEPARATOR
+            await self._sink.rows(page)
             return
         shown: list[dict[str, Any]] = loads(b"[%b]" % b",".join(page))
         at = 0
@@ -245,26 +255,23 @@ class _Query:
             with self._database.snapshot() as snapshot:
                 docs = _Documents(snapshot, self._doc_options, with_data=bool(self._options.attachments))
                 found = docs.find(shown[at:])
-            for doc in found:
-                await self._stream.write(self._separator + page[at][:-1])
-                self._separator = _SEPARATOR
-                await self._write_doc(doc)
-                at += 1
+            await self._write_with_docs(page[at : at + len(found)], found)
+            at += len(found)
             await asyncio.sleep(0)
 
-    async def _write_doc(self, doc: Revision | bytes | None) -> None:
-        if doc is None:
-            await self._stream.write(b"}")
-        elif isinstance(doc, bytes):
-            await self._stream.write(b',"doc":%b}' % doc)
-        else:
-            await self._stream.write(b',"doc":')
-            flags = {"attachments"} | ({"att_encoding_info"} if self._options.att_encoding_info else set())
-            options = documents.Options(flags=frozenset(flags))
-            write = documents.fairly(self._stream)
-            for piece in documents.as_json_with_data(self._database, doc, options):
-                await write(piece)
-            await self._stream.write(b"}")
+    async def _write_with_docs(self, rows: Sequence[bytes], docs: Sequence[Doc]) -> None:
+        whole: list[bytes] = []
+        for row, doc in zip(rows, docs, strict=True):
+            if doc is None:
+                whole.append(row)
+            elif isinstance(doc, bytes):
+                whole.append(b'%b,"doc":%b}' % (row[:-1], doc))
+            else:
+                await self._sink.rows(whole)
+                whole = []
+                data = documents.as_json_with_data(self._database, doc, self._data_options)
+                await self._sink.long_row(chain((row[:-1], b',"doc":'), data, (b"}",)))
+        await self._sink.rows(whole)
 
     # reductions
 
@@ -275,18 +282,22 @@ class _Query:
         asked = self._as_asked()
         found = self._index.remembered.of(state).get(asked)
         if found is not None:
-            await self._stream.write(found)
+            head, rows = found
+            await self._sink.head(head)
+            await self._sink.rows(rows)
             return
+        head = self._update_seq(state.seq)
+        await self._sink.head(head)
         kept: list[bytes] = []
         size = 0
         self._is_as_of = {(state.seq, state.purge_seq)}
-        async for piece in self._reductions(state):
-            await self._stream.write(piece)
-            size += len(piece)
+        async for rows in self._reductions():
+            await self._sink.rows(rows)
+            size += sum(map(len, rows))
             if size <= REMEMBERED_BYTES_MAX:
-                kept.append(piece)
+                kept += rows
         if size <= REMEMBERED_BYTES_MAX and len(self._is_as_of) == 1:
-            self._index.remembered.of(state)[asked] = b"".join(kept)
+            self._index.remembered.of(state)[asked] = head, kept
 
     def _as_asked(self) -> bytes:
         """Tells this query apart from others for reductions of the same index."""
@@ -306,9 +317,7 @@ class _Query:
             ]
         )
 
-    async def _reductions(self, state: IndexState) -> AsyncIterator[bytes]:
-        yield b'{%b"rows":[\r\n' % self._update_seq(state.seq)
-        separator = b""
+    async def _reductions(self) -> AsyncIterator[list[bytes]]:
         for groups in self._groups():
             while not groups.is_through:
                 with self._index.read() as reader:
@@ -317,8 +326,7 @@ class _Query:
                 self._is_as_of.add((state.seq, state.purge_seq))
                 if not page:
                     break
-                yield separator + _SEPARATOR.join(await self._values(page))
-                separator = _SEPARATOR
+                yield await self._values(page)
                 await asyncio.sleep(0)
 
     def _groups(self) -> Iterator[Groups]:
