@@ -67,6 +67,8 @@ BUILT_IN: Sections = {
         ),
         "require_valid_user": "false",
         "require_valid_user_except_for_up": "false",
+        "rewrite_limit": "100",
+        "secure_rewrites": "true",
         "server_header_versions": "true",
         "valid_hosts": "",
         "validate_host": "false",

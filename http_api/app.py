@@ -38,7 +38,9 @@ from . import (
     documents,
     errors,
     find,
+    functions,
     listings,
+    lists,
     local,
     mango_indexes,
     node,
@@ -46,6 +48,7 @@ from . import (
     replication,
     replication_ledger,
     response,
+    rewrites,
     root,
     session,
     updates,
@@ -202,10 +205,16 @@ ATTACHMENT = Route(
     {"GET": attachments.get, "PUT": attachments.put, "DELETE": attachments.delete},
 )
 
+ANY_METHOD = ("GET", "PUT", "POST", "DELETE", "COPY", "PATCH", "OPTIONS")
+
 # /{db}/_design/{name}/{action}/...: any other action is an attachment's name
 DESIGN_ROUTES: dict[str, Route] = {
     "_view": Route(member, "GET,POST,HEAD", {"GET": views.view, "POST": views.view}),
     "_info": Route(member, "GET", {"GET": views.info}),
+    "_show": Route(member, "", dict.fromkeys(ANY_METHOD, functions.show)),
+    "_update": Route(member, "", dict.fromkeys(ANY_METHOD, functions.update)),
+    "_rewrite": Route(member, "", dict.fromkeys(ANY_METHOD, rewrites.rewrite)),
+    "_list": Route(member, "GET,POST,HEAD", {"GET": lists.write, "POST": lists.write}),
 }
 VIEW_QUERIES = Route(member, "POST", {"POST": views.queries})
 
@@ -251,14 +260,15 @@ class App:
         """Answer one request; never raises but for a lost connection."""
         request = Request(self, raw)
         begun = time.perf_counter()
-        reply = await self._answer(request)
+        reply = await self.answer(request)
         took_s = time.perf_counter() - begun
         self.metrics.count_request(raw.method, reply.status, took_s)
         if self._access_log is not None:
             self._access_log.add(request, reply, took_s)
         return reply
 
-    async def _answer(self, request: Request) -> web.StreamResponse:
+    async def answer(self, request: Request) -> web.StreamResponse:
+        """Answer a request, or what it was rewritten to."""
         try:
             request.split_target()
             self.settings.check_host(request)

@@ -15,14 +15,14 @@ import asyncio
 import re
 import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
-from multidict import CIMultiDictProxy, istr
+from multidict import CIMultiDict, CIMultiDictProxy, istr
 
 from couchlite.database import Database
 from couchlite.errors import (
@@ -103,6 +103,7 @@ class Request:
         "query_text",
         "raw",
         "response",
+        "rewrites",
         "segments",
         "server",
         "set_cookie",
@@ -124,6 +125,8 @@ class Request:
         self.attachment_name = ""
         self.callback: str | None = None  # the function of JavaScript that gets the answer (JSONP)
         self.body_time_ms = 0
+        self.rewrites = 0
+        """How often it was sent elsewhere, see rewrites.py."""
         self.response: web.StreamResponse | None = None  # set once a streamed response has begun
         self._query: list[tuple[str, str]] | None = None
         self._body: bytes | None = None
@@ -142,6 +145,30 @@ class Request:
             self.id = given
         else:
             self.id = f"{getrandbits(40):010x}"
+
+    def rewritten(
+        self,
+        target: str,
+        *,
+        method: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Request:
+        """The same request to another target, to be answered from the start."""
+        other = Request(self.app, self.raw)
+        other.id = self.id
+        other.target = target
+        other.rewrites = self.rewrites + 1
+        other._body = self._body if body is None else body
+        other.headers = self.headers
+        other.method = self.method
+        if method is not None:
+            other.method = "GET" if method == "HEAD" else method
+        if headers:
+            changed = CIMultiDict(self.headers)
+            changed.update(headers)
+            other.headers = CIMultiDictProxy(changed)
+        return other
 
     # Target
 
@@ -247,6 +274,11 @@ class Request:
         text = self.headers.get("Content-Length")
         return int(text) if text is not None and text.isdecimal() else None
 
+    @property
+    def has_body(self) -> bool:
+        """Whether a body was sent, if only an empty one."""
+        return self._body is not None or self.content_length is not None or self.raw.body_exists
+
     def require_json_type(self) -> None:
         """Raise UnsupportedMediaType unless Content-Type is application/json, compared case-sensitively as
         there.
@@ -261,7 +293,7 @@ class Request:
         Raises BadRequest for a missing or malformed body, UnsupportedMediaType for an unknown
         Content-Encoding, TooLarge beyond [chttpd] max_http_request_size.
         """
-        if self.content_length is None and not self.raw.body_exists:
+        if not self.has_body:
             raise BadRequest("Missing request body")
         body = await self.body()
         encoding = self.headers.get(_CONTENT_ENCODING)
@@ -293,6 +325,11 @@ class Request:
         that is refused anyway never sends its body.
         """
         limit = self.body_size_max if size_max is None else size_max
+        if self._body is not None:  # read before, by a function that has rewritten the request
+            if len(self._body) > limit:
+                raise TooLarge()
+            yield self._body
+            return
         announced = self.content_length
         if announced is not None and announced > limit:
             raise TooLarge()

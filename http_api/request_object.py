@@ -8,7 +8,7 @@ from typing import Any
 from couchlite.database import Database
 
 from .databases import describe
-from .request import Request, json_value, parse_query
+from .request import Request, decode, json_value, parse_query, shown
 
 SECRET_HEADERS = frozenset(("authorization", "cookie", "x-auth-couchdb-token"))
 """Functions are not to learn how a user proves who he is, unless [chttpd] scrub_json_request is off."""
@@ -24,23 +24,19 @@ def request_object(
     """
     config = request.server.config
     scrubbed = config.get("chttpd", "scrub_json_request", "true") != "false"
-    raw_path = request.target
     return {
         "info": describe(database),
         "uuid": request.server.uuids.new(),
         "id": doc_id,
         "method": request.method,
-        "requested_path": request.segments,
-        "path": request.segments,
-        "raw_path": raw_path,
+        "requested_path": _requested_path(request),
+        "path": [shown(segment) for segment in request.segments],
+        "raw_path": request.target,
         "query": {
-            name: json_value(value) if name in JSON_PARAMETERS else value for name, value in request.query
+            shown(name): json_value(value) if name in JSON_PARAMETERS else shown(value)
+            for name, value in request.query
         },
-        "headers": {
-            name: value
-            for name, value in request.headers.items()
-            if not (scrubbed and name.lower() in SECRET_HEADERS)
-        },
+        "headers": _headers(request, scrubbed),
         "body": body,
         "peer": request.raw.remote or "",
         "form": _form(request, body),
@@ -54,11 +50,29 @@ def request_object(
     }
 
 
+def _requested_path(request: Request) -> list[str]:
+    """What a proxy was asked for, if it says so; the query is part of it, as in CouchDB."""
+    asked = request.headers.get("X-CouchDB-Requested-Path", request.target)
+    return [shown(decode(segment)) for segment in asked.split("/") if segment]
+
+
+def _headers(request: Request, scrubbed: bool) -> dict[str, str]:
+    """In order, under the names that functions look for, whatever case they were sent in."""
+    named: dict[str, str] = {}
+    for name, value in sorted(request.headers.items(), key=lambda header: header[0].lower()):
+        if not (scrubbed and name.lower() in SECRET_HEADERS):
+            known = named.get(name.title())
+            named[name.title()] = shown(value) if known is None else f"{known}, {shown(value)}"
+    return named
+
+
 def _form(request: Request, body: Any) -> dict[str, str]:
     content_type = request.headers.get("Content-Type", "")
-    if not isinstance(body, str) or not content_type.startswith("application/x-www-form-urlencoded"):
+    if request.method not in ("POST", "PUT") or not isinstance(body, str):
         return {}
-    return dict(parse_query(body))
+    if not content_type.startswith("application/x-www-form-urlencoded"):
+        return {}
+    return {shown(name): shown(value) for name, value in parse_query(body)}
 
 
 def _cookies(request: Request) -> dict[str, str]:

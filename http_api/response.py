@@ -81,7 +81,8 @@ class Whole(web.StreamResponse):
             fields["Connection"] = "close"
         elif request.version < (1, 1):
             fields["Connection"] = "keep-alive"
-        head = _STATUS_LINES[self._status] + "".join([f"{name}: {text}\r\n" for name, text in fields.items()])
+        line = _STATUS_LINES.get(self._status) or f"HTTP/1.1 {self._status} \r\n"
+        head = line + "".join([f"{name}: {text}\r\n" for name, text in fields.items()])
         if head.count("\n") != len(fields) + 1 or head.count("\r") != len(fields) + 1:
             raise ValueError("a line break in a header")
         # What a header of the request is repeated in goes back byte for byte.

@@ -63,6 +63,8 @@ class DesignViews:
         self.partitioned = partitioned and self.options.get("partitioned", True) is True
         """Whether they are queried by partition, and only so."""
         self._scope = scope
+        self._document = document
+        self._functions: Design | None = None
         views = document.get("views")
         self.sources: Mapping[str, Any] = views if isinstance(views, dict) else {}
         self._found: dict[str, IndexDefinition] = {}
@@ -71,6 +73,13 @@ class DesignViews:
     def names(self) -> list[str]:
         """The views that have a map function."""
         return [name for name, view in self.sources.items() if isinstance(view, dict) and "map" in view]
+
+    @property
+    def functions(self) -> Design:
+        """All functions of the design document, not only those of its views."""
+        if self._functions is None:
+            self._functions = Design(self._scope, dict(self._document))
+        return self._functions
 
     def find(self, name: str) -> IndexDefinition:
         """:raises NotFound: "missing_named_view"."""

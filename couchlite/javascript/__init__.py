@@ -8,8 +8,8 @@
 """
 
 from .design import Design
-from .functions import FunctionPool
+from .functions import FunctionPool, ListRun, Piece
 from .process import Limits
 from .thread import FunctionThread
 
-__all__ = ["Design", "FunctionPool", "FunctionThread", "Limits"]
+__all__ = ["Design", "FunctionPool", "FunctionThread", "Limits", "ListRun", "Piece"]

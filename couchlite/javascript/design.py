@@ -40,6 +40,15 @@ class Design:
     def __repr__(self) -> str:
         return f"Design({self.scope!r}, {self.id!r})"
 
+    @property
+    def key(self) -> bytes:
+        """Tells it apart from others, and from other revisions of itself."""
+        return self._digest
+
+    def get(self, name: str) -> Any:
+        """A member of the document, None if there is none."""
+        return self._document.get(name)
+
     def find(self, *path: str) -> Any:
         """What the document holds at a path, such as `find("filters", "important")`. :raises NotFound:"""
         value: Any = self._document

@@ -23,7 +23,6 @@ SCENARIOS = {path.stem: path for path in sorted(Path(__file__).with_name("golden
 DIFFERENCES_SHOWN = 20
 
 LATER = {
-    "design_functions": "show, list, update and rewrite functions",
     "node": "node statistics and resharding",
 }
 """Areas and scenarios of what is not built yet. One that passes fails its test: none outlives its reason."""
