@@ -99,7 +99,7 @@ def test_typed_values(read: Any, text: str, value: Any) -> None:
     [
         (boolean, "yes", 'Invalid boolean parameter: "yes"'),
         (integer, "1.5", 'Invalid value for integer: "1.5"'),
-        (integer, "", 'Invalid value for integer: ""'),
+        (integer, "", "Invalid value for integer: []"),
         (integer, "\u0661", 'Invalid value for integer: "\u0661"'),
         (positive_integer, "x", 'Invalid value for integer: "x"'),
         (positive_integer, "-1", 'Invalid value for positive integer: "-1"'),
