@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .request import Request
 
 
+SYSTEM_DATABASES = ("_users", "_replicator")
+
+
 def anyone(request: Request) -> None:
     """No check."""
 
@@ -30,7 +33,11 @@ def server_admin(request: Request) -> None:
 
 
 def administered_database(request: Request) -> None:
-    """A server administrator, and the database exists."""
+    """A server administrator, and the database exists. Who may not even read a system database is told that
+    first, as in CouchDB.
+    """
+    if request.segments[0] in SYSTEM_DATABASES:
+        request.database()
     check_server_admin(request.principal)
     request.database()
 

@@ -54,7 +54,15 @@ from . import (
     updates,
     views,
 )
-from .access import administered_database, anyone, authenticated, database_admin, member, server_admin
+from .access import (
+    SYSTEM_DATABASES,
+    administered_database,
+    anyone,
+    authenticated,
+    database_admin,
+    member,
+    server_admin,
+)
 from .access_log import AccessLog
 from .authentication import Authentication
 from .metrics import Metrics
@@ -108,6 +116,9 @@ SERVER_ROUTES = {
     "_scheduler": Route(server_admin, "GET,HEAD", {"GET": replication.scheduler}),
     "_replications": Route(server_admin, "GET,HEAD", {"GET": replication_ledger.get}),
 }
+
+EXACT = ("_session", "_up", "_uuids")
+"""Open to everybody as they are; with more behind, to server administrators, to whom it means nothing."""
 
 # /_node/{node}/{name}/...: the address behind the node has one of these lengths
 NODE_ROUTES = {
@@ -303,10 +314,12 @@ def find_route(request: Request) -> Route:
     if first.startswith("_") or first == "favicon.ico":
         route = SERVER_ROUTES.get(first)
         if route is not None:
+            if len(segments) > 1 and first in EXACT:
+                server_admin(request)
             return route
         if first == "_node":
             return _node_route(request)
-        if first not in ("_users", "_replicator") or segments[1:2] in (["_all_docs"], ["_changes"]):
+        if first not in SYSTEM_DATABASES or segments[1:2] in (["_all_docs"], ["_changes"]):
             server_admin(request)  # whether an address exists is not told to others
     if len(segments) == 1:
         return CREATE_OR_DELETE if request.method in CREATE_OR_DELETE.methods else DATABASE
