@@ -132,6 +132,13 @@ DATABASES = (
     Row("POST", "/{db}/_design/v/_view/v", MEMBERS, {}),
     Row("POST", "/{db}/_design/v/_view/v/queries", MEMBERS, QUERIES),
     Row("GET", "/{db}/_design/v/_info", MEMBERS),
+    Row("GET", "/{db}/_design/v/_list/none/v", MEMBERS, status=404),
+    Row("POST", "/{db}/_design/v/_list/none/v", MEMBERS, {}, status=404),
+    *(
+        Row(method, f"/{{db}}/_design/v/{action}/none", MEMBERS, status=404)
+        for action in ("_show", "_update", "_rewrite")
+        for method in app.ANY_METHOD
+    ),
     Row("GET", "/{db}/_nope", MEMBERS, status=404),
     Row("GET", "/{db}/_compact", UPKEEP, status=405),
     Row("GET", "/{db}/_purge", ADMINS, status=405),
