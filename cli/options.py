@@ -17,19 +17,22 @@ from .stores import Store, local_store
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+data_dir_option = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    default=Path("couchlite-data"),
+    envvar="COUCHLITE_DATA_DIR",
+    show_default=True,
+    show_envvar=True,
+    help="Work on this data directory, whether it is being served or not.",
+)
+
+
 def place_options(function: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options that say where the databases are: `data_dir`, or `url`, `user` and
     `password`."""
 
-    @click.option(
-        "--data-dir",
-        type=click.Path(path_type=Path),
-        default=Path("couchlite-data"),
-        envvar="COUCHLITE_DATA_DIR",
-        show_default=True,
-        show_envvar=True,
-        help="Work on this data directory, whether it is being served or not.",
-    )
+    @data_dir_option
     @click.option(
         "--url",
         envvar="COUCHLITE_URL",

@@ -264,6 +264,12 @@ class BlobSource:
         return chunk
 
 
+def file_bytes(reader: Reader) -> int:
+    """What attachment bodies take in files of their own."""
+    rows = reader.scan(Space.ATTACHMENTS)
+    return sum(int.from_bytes(row[1:], "big") for _key, row in rows if row[:1] == _FILE)
+
+
 def _make_directory(path: Path) -> None:
     if not path.is_dir():
         path.mkdir(exist_ok=True)

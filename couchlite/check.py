@@ -6,45 +6,84 @@ One long snapshot, so meant for tests, for the command line and for after a cras
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 
 from . import keys, partitions, ranks, records, resolution_log, seq_counts
-from .blobs import BlobStore
+from .blobs import BlobStore, file_bytes
 from .compression import BodyCodec
 from .engine import Reader, Space
 from .errors import CouchliteError
 from .jsontext import loads
 from .records import RevInfo, State
 
+Advance = Callable[[int], None]
+"""Called now and then with a number of records, or bytes of attachments in units of a record's size, that
+have been gone through since the last call."""
+STEP_RECORDS = 500
+ATTACHMENT_BYTES_A_RECORD = 1000
+
 
 def problems(
-    reader: Reader, codec: BodyCodec, blobs: BlobStore, *, partitioned: bool = False, deep: bool = False
+    reader: Reader,
+    codec: BodyCodec,
+    blobs: BlobStore,
+    *,
+    partitioned: bool = False,
+    deep: bool = False,
+    advance: Advance = lambda _count: None,
 ) -> list[str]:
     """One line for each thing that is wrong; empty when all is well. `deep` also reads every attachment."""
-    checker = _Checker(reader, codec, blobs, deep)
+    damaged = [
+        f"a record of {space.name.lower()} is damaged: {keys.shown(key)}"
+        for space in Space
+        if space.is_sealed
+        for key in reader.damaged(space)
+    ]
+    if damaged:  # what is found after that may only be a consequence, and may not be readable
+        return damaged
+    checker = _Checker(reader, codec, blobs, deep, advance)
     return [
         *checker.documents(),
         *checker.sequences(),
         *checker.bodies(),
         *checker.counters(),
-        *ranks.problems(reader),
-        *seq_counts.problems(reader),
+        *_counts(reader),
         *resolution_log.problems(reader),
         *(partitions.problems(reader) if partitioned else ()),
     ]
 
 
+def _counts(reader: Reader) -> Iterator[str]:
+    try:
+        yield from ranks.problems(reader)
+        yield from seq_counts.problems(reader)
+    except struct.error as error:
+        yield f"the counts of documents and sequences can't be read: {error}"
+
+
 class _Checker:
-    def __init__(self, reader: Reader, codec: BodyCodec, blobs: BlobStore, deep: bool) -> None:
+    def __init__(
+        self, reader: Reader, codec: BodyCodec, blobs: BlobStore, deep: bool, advance: Advance
+    ) -> None:
         self._reader = reader
         self._codec = codec
         self._blobs = blobs
         self._deep = deep
+        self._advance = advance
+        self._gone_through = 0
         self._stored = State.decode(reader.get(Space.META, records.STATE_KEY))
         self._counted = State()
         self._body_owner: dict[int, bytes] = {}
         self._sequence_of: dict[bytes, int] = {}
-        self._blobs_seen: set[bytes] = set()
+        self._blobs_seen: dict[bytes, bytes | None] = {}
+        """Attachment bodies by their keys, with the MD5 that they have if they were read."""
+
+    def _step(self, records_count: int = 1) -> None:
+        self._gone_through += records_count
+        if self._gone_through >= STEP_RECORDS:
+            self._advance(self._gone_through)
+            self._gone_through = 0
 
     def documents(self) -> Iterator[str]:
         conflicted = {
@@ -52,14 +91,19 @@ class _Checker:
             for key, row in self._reader.scan(Space.CONFLICTS)
         }
         for key, record in self._reader.scan(Space.DOCS):
+            self._step()
             doc_id = keys.id_of(self._reader, Space.DOCS, key)
+            if not records.is_whole_doc(record, doc_id):
+                conflicted.pop(doc_id, None)
+                yield f"document {keys.shown(doc_id)}: its record is damaged"
+                continue
             try:
                 for problem in self._document(doc_id, record, conflicted.pop(doc_id, 0)):
-                    yield f"document {doc_id.decode()!r}: {problem}"
-            except (CouchliteError, ValueError, KeyError, IndexError) as error:
-                yield f"document {doc_id.decode()!r}: can't be read: {error!r}"
+                    yield f"document {keys.shown(doc_id)}: {problem}"
+            except (CouchliteError, ValueError, KeyError, IndexError, struct.error) as error:
+                yield f"document {keys.shown(doc_id)}: can't be read: {error!r}"
         for doc_id in conflicted:
-            yield f"document {doc_id.decode()!r}: in the conflict index, but not known"
+            yield f"document {keys.shown(doc_id)}: in the conflict index, but not known"
 
     def _document(self, doc_id: bytes, record: bytes, conflict_leaves: int) -> Iterator[str]:
         head = records.decode_head(record)
@@ -101,47 +145,67 @@ class _Checker:
 
     def sequences(self) -> Iterator[str]:
         for key, value in self._reader.scan(Space.SEQS):
-            seq, row = records.from_u64(key), records.decode_seq_row(value)
+            self._step()
+            try:
+                seq, row = records.from_u64(key), records.decode_seq_row(value)
+            except struct.error:
+                yield f"the row {key.hex()} of the sequence index can't be read"
+                continue
             if self._sequence_of.get(row.doc_id) != seq:
-                yield f"sequence {seq} shows {row.doc_id.decode()!r}, which has moved on"
+                yield f"sequence {seq} shows {keys.shown(row.doc_id)}, which has moved on"
             if seq > self._stored.update_seq:
                 yield f"sequence {seq} is beyond the update sequence {self._stored.update_seq}"
 
     def bodies(self) -> Iterator[str]:
         for key, frame in self._reader.scan(Space.BODIES):
-            number = records.from_u64(key)
+            number = int.from_bytes(key, "big")
             if self._body_owner.pop(number, None) is None:
                 yield f"body {number} belongs to no revision"
             if number > self._stored.last_body:
                 yield f"body {number} is beyond the last body {self._stored.last_body}"
-            codec, data, attachments = records.decode_body(frame)
-            self._counted.stored_bytes += len(frame) + sum(info.length for info in attachments)
+            self._step()
             try:
+                codec, data, attachments = records.decode_body(frame)
                 loads(self._codec.decode(codec, data))
             except Exception as error:
                 yield f"body {number} can't be read: {error!r}"
+                continue
+            self._counted.stored_bytes += len(frame) + sum(info.length for info in attachments)
             for info in attachments:
+                name = f"attachment {info.name!r} of body {number}"
                 if info.key not in self._blobs_seen:
-                    self._blobs_seen.add(info.key)
-                    yield from self._attachment(info)
+                    yield from self._attachment(name, info.key)
+                md5 = self._blobs_seen[info.key]
+                if md5 is not None and md5 != info.md5:
+                    yield f"{name} has another digest than its document says"
         for number, doc_id in self._body_owner.items():
-            yield f"body {number} of {doc_id.decode()!r} is missing"
+            yield f"body {number} of {keys.shown(doc_id)} is missing"
+        for key, _row in self._reader.scan(Space.ATTACHMENTS):
+            if key not in self._blobs_seen:
+                yield from self._attachment(f"attachment body {key.hex()}, which no document has,", key)
 
-    def _attachment(self, info: records.AttachmentInfo) -> Iterator[str]:
+    def _attachment(self, name: str, key: bytes) -> Iterator[str]:
+        self._blobs_seen[key] = None
         try:
-            with self._blobs.open(self._reader, info.key) as source:
+            with self._blobs.open(self._reader, key) as source:
                 if not self._deep:
                     return
-                found = hashlib.sha256(usedforsecurity=False)
+                sha256, md5 = hashlib.sha256(usedforsecurity=False), hashlib.md5(usedforsecurity=False)
                 for chunk in source.chunks():
-                    found.update(chunk)
-                if found.digest() != info.key:
-                    yield f"attachment {info.name!r} ({info.key.hex()}) is damaged"
+                    sha256.update(chunk)
+                    md5.update(chunk)
+                    self._step(1 + len(chunk) // ATTACHMENT_BYTES_A_RECORD)
+                if sha256.digest() != key:
+                    yield f"{name} is damaged"
+                else:
+                    self._blobs_seen[key] = md5.digest()
         except CouchliteError as error:
-            yield f"attachment {info.name!r}: {error.reason}"
+            yield f"{name}: {error.reason}"
 
     def counters(self) -> Iterator[str]:
-        for name in ("doc_count", "deleted_count", "external_bytes", "stored_bytes"):
+        self._advance(self._gone_through)
+        self._counted.blob_bytes = file_bytes(self._reader)
+        for name in ("doc_count", "deleted_count", "external_bytes", "stored_bytes", "blob_bytes"):
             counted, stored = getattr(self._counted, name), getattr(self._stored, name)
             if counted != stored:
                 yield f"{name} is {stored}, counted {counted}"

@@ -156,7 +156,8 @@ class _DropFromPage:
             numbers, has_changed_bases = self._mark(tree, keys.id_of(txn.kv, Space.DOCS, key))
             if numbers or has_changed_bases:
                 head = records.decode_head(record)
-                txn.kv.put(Space.DOCS, key, records.encode_doc(head, records.encode_tree(tree)))
+                doc_id = keys.id_of(txn.kv, Space.DOCS, key)
+                txn.kv.put(Space.DOCS, key, records.encode_doc(doc_id, head, records.encode_tree(tree)))
             for number in numbers:
                 edits.delete_body(txn, number)
             dropped += len(numbers)

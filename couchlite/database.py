@@ -440,10 +440,18 @@ class Database:
         threading.Thread(target=run, name=f"compaction {self.name}", daemon=True).start()
         return future
 
-    def check(self, *, deep: bool = False) -> list[str]:
-        """What does not fit together in the store, one line each; `deep` also reads every attachment."""
+    def check(self, *, deep: bool = False, advance: Callable[[int], None] | None = None) -> list[str]:
+        """What does not fit together in the store, one line each; `deep` also reads every attachment.
+        `advance` is told now and then how many records more it has gone through."""
         with self.engine.read() as reader:
-            return check.problems(reader, self.codec, self.blobs, partitioned=self.is_partitioned, deep=deep)
+            return check.problems(
+                reader,
+                self.codec,
+                self.blobs,
+                partitioned=self.is_partitioned,
+                deep=deep,
+                advance=advance or (lambda _count: None),
+            )
 
     # settings
 

@@ -35,7 +35,7 @@ def leaf_texts(
             frame = get(Space.BODIES, records.body_key(record)) if rev is None or rev == leaf else None
             path = _path(record, leaf, with_path)
             if frame is not None and path is not None and not records.has_attachments(frame):
-                body = decoders[frame[0]](frame[1:])
+                body = decoders[frame[0]](records.plain_data(frame))
                 comma = b"," if len(body) > 2 else b""
                 deleted = b',"_deleted":true' if record[0] & records.DELETED else b""
                 text = b'{"_id":"%b","_rev":"%b"%b%b%b%b}' % (doc_id, leaf, comma, body[1:-1], deleted, path)
@@ -55,7 +55,9 @@ def plain_bodies(reader: Reader, codec: BodyCodec, keys: Sequence[bytes]) -> lis
     for at in range(0, len(keys), READ_AHEAD_DOCUMENTS):
         frames = reader.get_many(Space.BODIES, keys[at : at + READ_AHEAD_DOCUMENTS])
         read = [
-            None if frame is None or records.has_attachments(frame) else decoders[frame[0]](frame[1:])
+            None
+            if frame is None or records.has_attachments(frame)
+            else decoders[frame[0]](records.plain_data(frame))
             for frame in frames
         ]
         bodies += read

@@ -534,7 +534,7 @@ def _put_document(
     kv.append(
         Space.SEQS, records.u64(state.update_seq), records.encode_seq_row(flags, body, rev_text, id_bytes)
     )
-    record = records.encode_doc(DocHead(flags, state.update_seq, body, size, rev_text), tree)
+    record = records.encode_doc(id_bytes, DocHead(flags, state.update_seq, body, size, rev_text), tree)
     key = keys.allot(kv, Space.DOCS, id_bytes)
     kv.put(Space.DOCS, key, record)
     if head is None:

@@ -17,7 +17,18 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Space(IntEnum):
+class Keyspace(IntEnum):
+    """Base of the keyspaces of each kind of store."""
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether the engine puts a checksum of key and value behind each value, and verifies it whenever the
+        value is read (seal.py). For what is neither read in bulk, nor sealed by whoever writes it, nor told
+        by something else."""
+        raise NotImplementedError
+
+
+class Space(Keyspace):
     """The keyspaces of a database; `records.py` draws what they hold."""
 
     META = 0
@@ -31,14 +42,22 @@ class Space(IntEnum):
     RANKS = 8
     RESOLUTIONS = 9
 
+    @property
+    def is_sealed(self) -> bool:
+        return self in (Space.META, Space.LOCAL, Space.CONFLICTS, Space.PURGES, Space.RESOLUTIONS)
 
-class CatalogSpace(IntEnum):
+
+class CatalogSpace(Keyspace):
     """The keyspaces of a data directory's catalog."""
 
     META = 0
     DATABASES = 1
     SETTINGS = 2
     UPDATES = 3
+
+    @property
+    def is_sealed(self) -> bool:
+        return True
 
 
 class MustGrow(BaseException):
@@ -49,16 +68,21 @@ class MustGrow(BaseException):
 class Reader(Protocol):
     """One consistent snapshot."""
 
-    def get(self, space: IntEnum, key: bytes) -> bytes | None: ...
+    def get(self, space: Keyspace, key: bytes) -> bytes | None: ...
 
-    def get_many(self, space: IntEnum, keys: Iterable[bytes]) -> list[bytes | None]:
+    def get_many(self, space: Keyspace, keys: Iterable[bytes]) -> list[bytes | None]:
         """The values of keys in their order, None for each that is missing; better than `get` in a loop."""
         ...
 
     def scan(
-        self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+        self, space: Keyspace, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
         """Pairs with `start <= key < stop` in key order; reversed, from just below `stop` down to `start`."""
+        ...
+
+    def damaged(self, space: Keyspace) -> list[bytes]:
+        """The keys of a sealed space whose values are not what was written: reading one raises InternalError,
+        and so does a scan over it."""
         ...
 
 
@@ -68,17 +92,17 @@ class Batch(Reader, Protocol):
     writes: int
     """How many writes it has collected."""
 
-    def put(self, space: IntEnum, key: bytes, value: bytes) -> None: ...
+    def put(self, space: Keyspace, key: bytes, value: bytes) -> None: ...
 
-    def append(self, space: IntEnum, key: bytes, value: bytes) -> None:
+    def append(self, space: Keyspace, key: bytes, value: bytes) -> None:
         """Put a key greater than every key of the space: the cheap way to write a log."""
         ...
 
-    def put_all(self, space: IntEnum, pairs: Sequence[tuple[bytes, bytes]], *, append: bool = False) -> None:
+    def put_all(self, space: Keyspace, pairs: Sequence[tuple[bytes, bytes]], *, append: bool = False) -> None:
         """`put` each pair, or `append` each: they ascend then."""
         ...
 
-    def delete(self, space: IntEnum, key: bytes) -> bool: ...
+    def delete(self, space: Keyspace, key: bytes) -> bool: ...
 
 
 class Engine(Protocol):

@@ -44,7 +44,7 @@ def store(txn: WriteTxn, first_edits: Sequence[FirstEdit]) -> None:
         flags = records.DELETED if edit.deleted else 0
         text = rev.text.encode()
         changes.append(records.encode_seq_row(flags, body, text, doc_id))
-        docs.append((doc_id, records.encode_single(flags, seq, body, len(edit.body), text)))
+        docs.append((doc_id, records.encode_single(doc_id, flags, seq, body, len(edit.body), text)))
         if txn.partitions is not None:
             txn.partitions.add(doc_id, flags, len(edit.body))
         if not flags:

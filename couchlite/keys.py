@@ -8,9 +8,8 @@ the ids. The whole id stands in META, under "id:" and a digest of the key. A loo
 from __future__ import annotations
 
 import hashlib
-from enum import IntEnum
 
-from .engine import Batch, Reader, Space
+from .engine import Batch, Keyspace, Reader, Space
 from .records import from_u64, u64
 
 PLAIN_KEY_MAX_BYTES = 500
@@ -20,7 +19,7 @@ _APPEND_STEP = 1 << 32
 """Room left behind the last label: ids that come in ascending order, the usual case, never run out of it."""
 
 
-def find(reader: Reader, space: IntEnum, doc_id: bytes) -> bytes | None:
+def find(reader: Reader, space: Keyspace, doc_id: bytes) -> bytes | None:
     """The key of an id; None when it is a long id without one, or empty, as no document's is. A short id's
     need not exist in the space."""
     if len(doc_id) <= PLAIN_KEY_MAX_BYTES:
@@ -29,7 +28,7 @@ def find(reader: Reader, space: IntEnum, doc_id: bytes) -> bytes | None:
     return key if key is not None and id_of(reader, space, key) == doc_id else None
 
 
-def allot(batch: Batch, space: IntEnum, doc_id: bytes) -> bytes:
+def allot(batch: Batch, space: Keyspace, doc_id: bytes) -> bytes:
     """The key of an id that is about to be written."""
     found = find(batch, space, doc_id)
     if found is not None:
@@ -51,27 +50,32 @@ def allot(batch: Batch, space: IntEnum, doc_id: bytes) -> bytes:
     return key
 
 
-def id_of(reader: Reader, space: IntEnum, key: bytes) -> bytes:
+def id_of(reader: Reader, space: Keyspace, key: bytes) -> bytes:
     """The id that a key stands for."""
     if len(key) <= PLAIN_KEY_MAX_BYTES:
         return key
     return reader.get(Space.META, _id_key(space, key)) or key
 
 
-def forget(batch: Batch, space: IntEnum, key: bytes) -> None:
+def forget(batch: Batch, space: Keyspace, key: bytes) -> None:
     """To be called when a key's record is deleted."""
     if len(key) > PLAIN_KEY_MAX_BYTES:
         batch.delete(Space.META, _id_key(space, key))
 
 
-def bound(reader: Reader, space: IntEnum, doc_id: bytes) -> bytes:
+def bound(reader: Reader, space: Keyspace, doc_id: bytes) -> bytes:
     """The smallest possible key of the ids from `doc_id` on: where a scan that starts at an id begins."""
     if len(doc_id) <= PLAIN_KEY_MAX_BYTES:
         return doc_id
     return _first_at_or_after(reader, space, doc_id) or _end(doc_id[:PLAIN_KEY_MAX_BYTES])
 
 
-def _first_at_or_after(reader: Reader, space: IntEnum, doc_id: bytes) -> bytes | None:
+def shown(key: bytes) -> str:
+    """An id or a key for a message, also one that is damaged."""
+    return repr(key.decode("utf-8", "backslashreplace"))
+
+
+def _first_at_or_after(reader: Reader, space: Keyspace, doc_id: bytes) -> bytes | None:
     """Among the long ids that share `doc_id`'s beginning, the key of the first that is not less."""
     prefix = doc_id[:PLAIN_KEY_MAX_BYTES]
     low, high, found = 0, _LABEL_END, None
@@ -87,7 +91,7 @@ def _first_at_or_after(reader: Reader, space: IntEnum, doc_id: bytes) -> bytes |
     return found
 
 
-def _spread(batch: Batch, space: IntEnum, prefix: bytes) -> None:
+def _spread(batch: Batch, space: Keyspace, prefix: bytes) -> None:
     """Give the ids of a crowded beginning evenly spaced labels again."""
     rows = [
         (key, value, id_of(batch, space, key))
@@ -112,5 +116,5 @@ def _label(key: bytes) -> int:
     return from_u64(key[PLAIN_KEY_MAX_BYTES:])
 
 
-def _id_key(space: IntEnum, key: bytes) -> bytes:
+def _id_key(space: Keyspace, key: bytes) -> bytes:
     return b"id:%d:" % space + hashlib.blake2b(key, digest_size=20).digest()

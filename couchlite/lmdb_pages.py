@@ -15,17 +15,17 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-_META = struct.Struct("@IIQQ")
-_DB = struct.Struct("@IHH5Q")
-_META_END = struct.Struct("@QQ")
-_PAGE = struct.Struct("@QHHHH")
-_NODE = struct.Struct("@HHHH")
-_PAGE_NUMBER = struct.Struct("@Q")
-_MAGIC = 0xBEEFC0DE
-_NO_PAGE = 2**64 - 1
-_META_SIZE = _PAGE.size + _META.size + 2 * _DB.size + _META_END.size
-_IS_BRANCH, _IS_LEAF, _IS_OVERFLOW = 1, 2, 4
-_HAS_BIG_DATA, _HAS_SUB_DATA = 1, 2
+META = struct.Struct("@IIQQ")
+DB = struct.Struct("@IHH5Q")
+META_END = struct.Struct("@QQ")
+PAGE = struct.Struct("@QHHHH")
+NODE = struct.Struct("@HHHH")
+PAGE_NUMBER = struct.Struct("@Q")
+MAGIC = 0xBEEFC0DE
+NO_PAGE = 2**64 - 1
+META_SIZE = PAGE.size + META.size + 2 * DB.size + META_END.size
+IS_BRANCH, IS_LEAF, IS_OVERFLOW = 1, 2, 4
+HAS_BIG_DATA, HAS_SUB_DATA = 1, 2
 
 WALKS_MAX = 5
 """A walk is begun again when others have written meanwhile."""
@@ -41,7 +41,7 @@ def is_truncated(path: Path) -> bool:
         for _ in range(WALKS_MAX):
             meta = _newest_meta(file)
             if meta is None:
-                return os.fstat(file).st_size < _META_SIZE
+                return os.fstat(file).st_size < META_SIZE
             if os.fstat(file).st_size >= (meta.last_page + 1) * meta.page_size:
                 return False
             missing = not all(_is_whole(file, meta.page_size, root) for root in meta.roots)
@@ -71,12 +71,12 @@ def _newest_meta(file: int) -> _Meta | None:
 
 
 def _read_meta(file: int, offset: int) -> _Meta | None:
-    data = os.pread(file, _META_SIZE, offset)
-    if len(data) < _META_SIZE or _META.unpack_from(data, _PAGE.size)[0] != _MAGIC:
+    data = os.pread(file, META_SIZE, offset)
+    if len(data) < META_SIZE or META.unpack_from(data, PAGE.size)[0] != MAGIC:
         return None
-    at = _PAGE.size + _META.size
-    free, main = _DB.unpack_from(data, at), _DB.unpack_from(data, at + _DB.size)
-    last_page, transaction = _META_END.unpack_from(data, at + 2 * _DB.size)
+    at = PAGE.size + META.size
+    free, main = DB.unpack_from(data, at), DB.unpack_from(data, at + DB.size)
+    last_page, transaction = META_END.unpack_from(data, at + 2 * DB.size)
     return _Meta(free[0], (free[-1], main[-1]), last_page, transaction)
 
 
@@ -85,32 +85,32 @@ def _is_whole(file: int, page_size: int, root: int) -> bool:
     pending = [root]
     while pending:
         number = pending.pop()
-        if number == _NO_PAGE:
+        if number == NO_PAGE:
             continue
         data = os.pread(file, page_size, number * page_size)
         if len(data) < page_size:
             return False
-        own_number, _, flags, lower, upper = _PAGE.unpack_from(data)
-        if own_number != number or not flags & (_IS_BRANCH | _IS_LEAF | _IS_OVERFLOW):
+        own_number, _, flags, lower, upper = PAGE.unpack_from(data)
+        if own_number != number or not flags & (IS_BRANCH | IS_LEAF | IS_OVERFLOW):
             return False
-        if flags & _IS_OVERFLOW:
+        if flags & IS_OVERFLOW:
             pages = lower | upper << 16
             if os.fstat(file).st_size < (number + pages) * page_size:
                 return False
             continue
-        for at in range(_PAGE.size, lower, 2):
-            pending += _below(data, int.from_bytes(data[at : at + 2], "little"), bool(flags & _IS_BRANCH))
+        for at in range(PAGE.size, lower, 2):
+            pending += _below(data, int.from_bytes(data[at : at + 2], "little"), bool(flags & IS_BRANCH))
     return True
 
 
 def _below(page: bytes, at: int, is_branch: bool) -> list[int]:
     """The pages that a node refers to."""
-    low, high, flags, key_size = _NODE.unpack_from(page, at)
+    low, high, flags, key_size = NODE.unpack_from(page, at)
     if is_branch:
         return [low | high << 16 | flags << 32]
-    value = at + _NODE.size + key_size
-    if flags & _HAS_BIG_DATA:
-        return [_PAGE_NUMBER.unpack_from(page, value)[0]]
-    if flags & _HAS_SUB_DATA:
-        return [_DB.unpack_from(page, value)[-1]]
+    value = at + NODE.size + key_size
+    if flags & HAS_BIG_DATA:
+        return [PAGE_NUMBER.unpack_from(page, value)[0]]
+    if flags & HAS_SUB_DATA:
+        return [DB.unpack_from(page, value)[-1]]
     return []

@@ -24,7 +24,7 @@ from .records import DELETED, decode_head
 
 COLON = b":"
 BEHIND_COLON = b";"
-_PREFIX = b"part:"
+COUNTS_PREFIX = b"part:"
 _COUNTS = struct.Struct(">3Q")
 
 
@@ -141,7 +141,13 @@ class PartitionChanges:
 
 
 def _key(name: bytes) -> bytes:
-    return _PREFIX + hashlib.blake2b(name, digest_size=16).digest()
+    return COUNTS_PREFIX + hashlib.blake2b(name, digest_size=16).digest()
+
+
+def clear_counts(batch: Batch) -> None:
+    """Forget all counts, so that they can be made anew."""
+    for key in [key for key, _counts in batch.scan(Space.META, COUNTS_PREFIX, b"part;")]:
+        batch.delete(Space.META, key)
 
 
 def problems(reader: Reader) -> Iterator[str]:
@@ -157,6 +163,6 @@ def problems(reader: Reader) -> Iterator[str]:
     for name, counts in counted.items():
         if counts_of(reader, name) != counts:
             yield f"the partition {name.decode()!r} counts {counts_of(reader, name)}, not {counts}"
-    stored = sum(1 for _counts in reader.scan(Space.META, _PREFIX, b"part;"))
+    stored = sum(1 for _counts in reader.scan(Space.META, COUNTS_PREFIX, b"part;"))
     if stored > len(counted):
         yield f"counts are kept of {stored} partitions, but there are {len(counted)}"

@@ -69,7 +69,7 @@ def winner_text(reader: Reader, codec: BodyCodec, doc_id: str) -> tuple[str, byt
     if frame is None or records.has_attachments(frame) or not rev.replace(b"-", b"0").isalnum():
         revision = winner(reader, codec, doc_id)
         return revision.rev.text, document_text(revision)
-    body = codec.decode(frame[0], frame[1:])
+    body = codec.decode(frame[0], records.plain_data(frame))
     if body == b"{}":
         return rev.decode(), b'{"_id":%b,"_rev":"%b"}' % (dumps(doc_id), rev)
     return rev.decode(), b'{"_id":%b,"_rev":"%b",%b' % (dumps(doc_id), rev, body[1:])

@@ -30,10 +30,12 @@ from typing import Any, NamedTuple
 
 import cbor2
 
+from .errors import InternalError
 from .revision import Rev
 from .revtree import RevTree, Run
+from .seal import SEAL_BYTES, is_whole, seal
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 DELETED = 1
 """The winner is deleted, so the document is."""
@@ -146,14 +148,18 @@ def dictionary_key(number: int) -> bytes:
 # --- documents
 
 
-def encode_doc(head: DocHead, tree: bytes = b"") -> bytes:
+def encode_doc(doc_id: bytes, head: DocHead, tree: bytes = b"") -> bytes:
     flags, seq, body, size, rev = head
-    return _HEAD.pack(flags, seq, body, min(size, 0xFFFFFFFF), len(rev)) + rev + tree
+    return seal(_HEAD.pack(flags, seq, body, min(size, 0xFFFFFFFF), len(rev)) + rev + tree, doc_id)
 
 
-def encode_single(flags: int, seq: int, body: int, size: int, rev: bytes) -> bytes:
+def encode_single(doc_id: bytes, flags: int, seq: int, body: int, size: int, rev: bytes) -> bytes:
     """The record of a document with one revision."""
-    return _HEAD.pack(flags, seq, body, min(size, 0xFFFFFFFF), len(rev)) + rev
+    return seal(_HEAD.pack(flags, seq, body, min(size, 0xFFFFFFFF), len(rev)) + rev, doc_id)
+
+
+is_whole_doc = is_whole
+"""Whether a document's record is what was written for its id."""
 
 
 def decode_head(record: bytes) -> DocHead:
@@ -190,7 +196,7 @@ def revs_of(rows: Sequence[bytes]) -> list[bytes]:
 
 
 def tree_bytes(record: bytes) -> bytes:
-    return record[HEAD_SIZE + record[HEAD_SIZE - 1] :]
+    return record[HEAD_SIZE + record[HEAD_SIZE - 1] : -SEAL_BYTES]
 
 
 def decode_tree(record: bytes) -> RevTree:
@@ -382,9 +388,9 @@ class AttachmentInfo(NamedTuple):
 
 def encode_body(codec: int, data: bytes, attachments: tuple[AttachmentInfo, ...] = ()) -> bytes:
     if not attachments:
-        return bytes((codec,)) + data
+        return seal(bytes((codec,)) + data)
     listed = cbor2.dumps(attachments)
-    return bytes((codec | _HAS_ATTACHMENTS,)) + len(listed).to_bytes(4, "big") + listed + data
+    return seal(bytes((codec | _HAS_ATTACHMENTS,)) + len(listed).to_bytes(4, "big") + listed + data)
 
 
 def has_attachments(frame: bytes) -> bool:
@@ -392,13 +398,26 @@ def has_attachments(frame: bytes) -> bool:
 
 
 def decode_body(frame: bytes) -> tuple[int, bytes, tuple[AttachmentInfo, ...]]:
-    """(codec, compressed text, attachments)"""
+    """(codec, compressed text, attachments) :raises InternalError: it is damaged."""
     codec = frame[0]
     if codec < _HAS_ATTACHMENTS:
-        return codec, frame[1:], ()
+        return codec, plain_data(frame), ()
+    if not is_whole(frame):
+        raise _damaged()
     end = 5 + int.from_bytes(frame[1:5], "big")
     attachments = tuple(AttachmentInfo(*fields) for fields in cbor2.loads(frame[5:end]))
-    return codec & ~_HAS_ATTACHMENTS, frame[end:], attachments
+    return codec & ~_HAS_ATTACHMENTS, frame[end:-SEAL_BYTES], attachments
+
+
+def plain_data(frame: bytes) -> bytes:
+    """The compressed text of a body without attachments. :raises InternalError: it is damaged."""
+    if not is_whole(frame):
+        raise _damaged()
+    return frame[1:-SEAL_BYTES]
+
+
+def _damaged() -> InternalError:
+    return InternalError("a document's body is damaged: it does not fit its checksum")
 
 
 # --- the rest

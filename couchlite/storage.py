@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from enum import IntEnum
 from functools import partial
 from itertools import chain, islice, takewhile
 from pathlib import Path
@@ -27,9 +26,11 @@ from typing import Any, TypeVar
 import lmdb
 
 from .disk import NO_SPACE, is_full, sync_directory, sync_tree
-from .engine import Batch, MustGrow, Reader
+from .engine import Batch, Keyspace, MustGrow, Reader
 from .errors import CouchliteError, DataDirectoryError, InsufficientStorage, InternalError
 from .lmdb_pages import is_truncated
+from .page_check import examine
+from .seal import SEAL_BYTES, is_whole, seal
 
 T = TypeVar("T")
 
@@ -62,24 +63,38 @@ closed: until then a new environment whose file got the inode of a deleted one w
 class _Transaction:
     """What can be read in a transaction of either kind."""
 
-    __slots__ = ("_environment", "_spaces", "_txn")
+    __slots__ = ("_environment", "_sealed", "_spaces", "_txn")
 
     def __init__(self, environment: LmdbEnvironment, txn: lmdb.Transaction) -> None:
         self._environment = environment
         self._txn = txn
         self._spaces = environment.spaces
+        self._sealed = environment.sealed
 
-    def get(self, space: IntEnum, key: bytes) -> bytes | None:
-        return self._txn.get(key, db=self._spaces[space])  # type: ignore[return-value] # no buffers
+    def get(self, space: Keyspace, key: bytes) -> bytes | None:
+        value: bytes | None = self._txn.get(key, db=self._spaces[space])  # type: ignore[assignment] # no buffers
+        return self._unsealed(key, value) if self._sealed[space] and value is not None else value
 
-    def get_many(self, space: IntEnum, keys: Iterable[bytes]) -> list[bytes | None]:
+    def get_many(self, space: Keyspace, keys: Iterable[bytes]) -> list[bytes | None]:
+        if self._sealed[space]:
+            return [self.get(space, key) for key in keys]
         get, db = self._txn.get, self._spaces[space]
         return [get(key, None, db) for key in keys]  # type: ignore[misc] # no buffers
 
     def scan(
-        self, space: IntEnum, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
+        self, space: Keyspace, start: bytes = b"", stop: bytes | None = None, *, reverse: bool = False
     ) -> Iterator[tuple[bytes, bytes]]:
-        return _scan(self._txn.cursor(db=self._spaces[space]), start, stop, reverse)
+        pairs = _scan(self._txn.cursor(db=self._spaces[space]), start, stop, reverse)
+        return ((key, self._unsealed(key, value)) for key, value in pairs) if self._sealed[space] else pairs
+
+    def damaged(self, space: Keyspace) -> list[bytes]:
+        pairs = _scan(self._txn.cursor(db=self._spaces[space]), b"", None, False)
+        return [key for key, value in pairs if not is_whole(value, key)]
+
+    def _unsealed(self, key: bytes, value: bytes) -> bytes:
+        if not is_whole(value, key):
+            raise InternalError(f"{self._environment.path} is damaged: a record does not fit its checksum")
+        return value[:-SEAL_BYTES]
 
 
 class LmdbReader(_Transaction):
@@ -143,28 +158,33 @@ class LmdbBatch(_Transaction):
         super().__init__(environment, txn)
         self.writes = 0
 
-    def put(self, space: IntEnum, key: bytes, value: bytes) -> None:
+    def put(self, space: Keyspace, key: bytes, value: bytes) -> None:
         self.writes += 1
         try:
-            self._txn.put(key, value, db=self._spaces[space])
+            self._txn.put(key, self._to_store(space, key, value), db=self._spaces[space])
         except lmdb.Error as error:
             raise self._environment.write_error(error) from error
 
-    def append(self, space: IntEnum, key: bytes, value: bytes) -> None:
+    def append(self, space: Keyspace, key: bytes, value: bytes) -> None:
         self.writes += 1
         try:
-            self._txn.put(key, value, append=True, db=self._spaces[space])
+            self._txn.put(key, self._to_store(space, key, value), append=True, db=self._spaces[space])
         except lmdb.Error as error:
             raise self._environment.write_error(error) from error
 
-    def put_all(self, space: IntEnum, pairs: Sequence[tuple[bytes, bytes]], *, append: bool = False) -> None:
+    def put_all(self, space: Keyspace, pairs: Sequence[tuple[bytes, bytes]], *, append: bool = False) -> None:
         self.writes += len(pairs)
+        if self._sealed[space]:
+            pairs = [(key, seal(value, key)) for key, value in pairs]
         try:
             self._txn.cursor(db=self._spaces[space]).putmulti(pairs, append=append)
         except lmdb.Error as error:
             raise self._environment.write_error(error) from error
 
-    def delete(self, space: IntEnum, key: bytes) -> bool:
+    def _to_store(self, space: Keyspace, key: bytes, value: bytes) -> bytes:
+        return seal(value, key) if self._sealed[space] else value
+
+    def delete(self, space: Keyspace, key: bytes) -> bool:
         self.writes += 1
         try:
             return bool(self._txn.delete(key, db=self._spaces[space]))
@@ -184,9 +204,10 @@ class LmdbEnvironment:
     :raises DataDirectoryError: the path can't be opened or is no LMDB environment.
     """
 
-    def __init__(self, path: Path, spaces: type[IntEnum], *, create: bool = False) -> None:
+    def __init__(self, path: Path, spaces: type[Keyspace], *, create: bool = False) -> None:
         self.path = path
         self._spaces_type = spaces
+        self.sealed = [space.is_sealed for space in spaces]
         self._meta = next(iter(spaces))
         self._env: lmdb.Environment
         self._generation = 0
@@ -208,8 +229,8 @@ class LmdbEnvironment:
             new_size: int | None = None
             try:
                 txn = self._env.begin()
-                seal = txn.get(SEAL, db=self.spaces[0])
-                if seal is None or not (self.path / bytes(seal).decode()).exists():
+                mark = txn.get(SEAL, db=self.spaces[0])
+                if mark is None or not (self.path / bytes(mark[:-SEAL_BYTES]).decode()).exists():
                     return LmdbReader(self, txn)
                 txn.abort()
             except lmdb.MapResizedError:
@@ -253,6 +274,24 @@ class LmdbEnvironment:
 
     def size_bytes(self) -> int:
         return _file_size(self._data_file)
+
+    def page_problems(self) -> list[str]:
+        """What does not fit together in the pages, as of now, whoever writes meanwhile."""
+        while True:
+            with self.read(), self._env.begin() as txn, contextlib.suppress(LookupError):
+                names = names_of(self._spaces_type)
+                return examine(self._data_file, names, txn.id()).problems
+
+    def copy_to(self, descriptor: int) -> None:
+        """Write a compact copy of the file, as of now, to a file or pipe; it is one long snapshot.
+
+        :raises OSError:
+        """
+        with self.read():  # so that nobody closes the environment meanwhile
+            try:
+                self._env.copyfd(descriptor, compact=True)
+            except lmdb.Error as error:
+                raise OSError(error.code, f"{self.path} can't be copied: {_reason(error)}") from error
 
     def reclaim(self) -> int:
         size = self.size_bytes()
@@ -428,12 +467,12 @@ class LmdbEnvironment:
                 shutil.rmtree(self.path / name, ignore_errors=True)
             os.close(held)
 
-    def _mark(self, seal: bytes | None) -> None:
+    def _mark(self, successor: bytes | None) -> None:
         def run(batch: Batch) -> None:
-            if seal is None:
+            if successor is None:
                 batch.delete(self._meta, SEAL)
             else:
-                batch.put(self._meta, SEAL, seal)
+                batch.put(self._meta, SEAL, successor)
 
         self._write(run, sealed_too=True)
 
@@ -480,7 +519,7 @@ class LmdbEnvironment:
         return int((pages + len(stats)) * stats[0]["psize"])
 
 
-def lay_out(path: Path, spaces: type[IntEnum], first: Iterable[tuple[IntEnum, bytes, bytes]] = ()) -> None:
+def lay_out(path: Path, spaces: type[Keyspace], first: Iterable[tuple[Keyspace, bytes, bytes]] = ()) -> None:
     """Make the directory of an environment's first generation, holding the pairs `first`. Nothing of it is
     synced: who calls this does that once for all that belongs together, then shows it by a rename.
 
@@ -493,7 +532,7 @@ def lay_out(path: Path, spaces: type[IntEnum], first: Iterable[tuple[IntEnum, by
         with env.begin(write=True) as txn:
             handles = {space: env.open_db(_name_of(space), txn=txn) for space in spaces}
             for space, key, value in first:
-                txn.put(key, value, db=handles[space])
+                txn.put(key, seal(value, key) if space.is_sealed else value, db=handles[space])
     except lmdb.Error as error:
         if error.code == errno.EIO and is_full(path):  # what LMDB calls a write that was cut short
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
@@ -502,8 +541,22 @@ def lay_out(path: Path, spaces: type[IntEnum], first: Iterable[tuple[IntEnum, by
         _close(env)
 
 
-def _name_of(space: IntEnum) -> bytes:
+def _name_of(space: Keyspace) -> bytes:
     return space.name.lower().encode()
+
+
+def names_of(spaces: type[Keyspace]) -> list[str]:
+    """What LMDB knows the keyspaces by."""
+    return [_name_of(space).decode() for space in spaces]
+
+
+def data_file(path: Path) -> Path | None:
+    """The file of the environment at `path`, to be looked at without opening it; None when there is none."""
+    try:
+        newest = _newest_generation(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return path / str(newest) / "data.mdb" if newest else None
 
 
 def _newest_generation(path: Path) -> int:

@@ -18,9 +18,9 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from enum import IntEnum
 from typing import Any, NamedTuple
 
+from couchlite.engine import Keyspace
 from couchlite.jsontext import dumps, loads
 from couchlite.records import decode_fields, encode_fields, u64
 
@@ -29,13 +29,17 @@ COMPRESSION_LEVEL = 1
 """Ids resemble each other; more effort gains little."""
 
 
-class LedgerSpace(IntEnum):
+class LedgerSpace(Keyspace):
     META = 0
     REPLICATIONS = 1
     SUMMARIES = 2
     SESSIONS = 3
     EXCEPTIONS = 4
     OUTCOMES = 5
+
+    @property
+    def is_sealed(self) -> bool:
+        return True
 
 
 @dataclass(slots=True)

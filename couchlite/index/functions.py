@@ -16,7 +16,7 @@ from ..javascript import FunctionPool
 from ..jsontext import dumps
 from . import reducers
 from .definition import JAVASCRIPT, QUERY, IndexDefinition
-from .layout import VALUE_AT_BYTES
+from .layout import ROW_HEAD_BYTES
 from .levels import CountsOnly, Reductions
 from .native import NativeMapper
 
@@ -86,7 +86,7 @@ class _ScriptReductions:
         self._is_stopped = is_stopped
 
     def of_rows(self, groups: Sequence[Sequence[bytes]]) -> list[bytes]:
-        return self._reduce([([row[VALUE_AT_BYTES:] for row in group], (), ()) for group in groups])
+        return self._reduce([([row[ROW_HEAD_BYTES:] for row in group], (), ()) for group in groups])
 
     def of_partials(self, groups: Sequence[Sequence[bytes]]) -> list[bytes]:
         return self._reduce([((), group, ()) for group in groups])

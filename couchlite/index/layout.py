@@ -3,8 +3,8 @@
     space    key                                      value
     META     b"state"                                 counters (see State)
              b"id:" ...                               see keys.py: keys longer than LMDB's
-    ROWS     row key (*)                              u32 where the value begins, and the row as JSON text:
-                                                      {"id":...,"key":...,"value":...}
+    ROWS     row key (*)                              CRC-32 of what follows, u32 where the value begins, and
+                                                      the row as JSON text: {"id":...,"key":...,"value":...}
     DOCS     document id (*)                          the sort keys of its rows, in the order of emission
     LEVELS   level as one byte + row key (*)          a node: u64 number of rows, partial reduction as JSON
 
@@ -21,12 +21,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
+from zlib import crc32
 
-FORMAT_VERSION = 1
+from ..engine import Keyspace
+
+FORMAT_VERSION = 2
 
 
-class IndexSpace(IntEnum):
+class IndexSpace(Keyspace):
     """The keyspaces of an index; META has the number it has in a database, for keys.py."""
 
     META = 0
@@ -34,13 +36,17 @@ class IndexSpace(IntEnum):
     DOCS = 2
     LEVELS = 3
 
+    @property
+    def is_sealed(self) -> bool:
+        return self is not IndexSpace.ROWS
+
 
 STATE_KEY = b"state"
 
 _STATE = struct.Struct(">6Q")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
-VALUE_AT_BYTES = _U32.size
+ROW_HEAD_BYTES = 2 * _U32.size
 """The row's JSON text begins after so many bytes of its record."""
 COUNT_BYTES = _U64.size
 
@@ -119,11 +125,17 @@ def partition_prefix(name: bytes) -> bytes:
 def encode_row(id_text: bytes, key_text: bytes, value_text: bytes) -> bytes:
     """`id_text` is a document id as JSON, likewise the others."""
     head = b'{"id":%b,"key":%b,"value":' % (id_text, key_text)
-    return b"%b%b%b}" % (_U32.pack(len(head) + VALUE_AT_BYTES), head, value_text)
+    row = b"%b%b%b}" % (_U32.pack(len(head) + ROW_HEAD_BYTES), head, value_text)
+    return _U32.pack(crc32(row)) + row
+
+
+def is_whole_row(record: bytes) -> bool:
+    """Whether a row is what was written."""
+    return int.from_bytes(record[:4], "big") == crc32(record[4:])
 
 
 def value_text(record: bytes) -> bytes:
-    return record[int.from_bytes(record[:VALUE_AT_BYTES], "big") : -1]
+    return record[int.from_bytes(record[4:ROW_HEAD_BYTES], "big") : -1]
 
 
 def encode_sort_keys(sort_keys: Sequence[bytes]) -> bytes:

@@ -258,6 +258,40 @@ def nodes(reader: Reader, level: int) -> Iterator[Node]:
         yield _row_key(reader, stored), record
 
 
+def problems(reader: Reader) -> Iterator[str]:
+    """What in the counts of the nodes does not agree with the rows and with each other."""
+    highest = top(reader)
+    items = ((keys.id_of(reader, IndexSpace.ROWS, key), 1) for key, _row in reader.scan(IndexSpace.ROWS))
+    below = sum(1 for _item in reader.scan(IndexSpace.ROWS))
+    for level in range(1, highest + 1):
+        made = _counted(items, level)
+        total = 0
+        stored = nodes(reader, level)
+        for key, record in stored:
+            total += node_count(record)
+            if next(made, None) != (key, node_count(record)):
+                yield f"a node of level {level} is not where it should be, or counts wrongly"
+                break
+        if total != below and not any(True for _rest in stored):
+            yield f"level {level} counts {total} rows of {below}"
+        items = ((key, node_count(record)) for key, record in nodes(reader, level))
+    if below and not highest:
+        yield "the rows are not counted"
+
+
+def _counted(items: Iterator[tuple[bytes, int]], level: int) -> Iterator[tuple[bytes, int]]:
+    """The nodes of a level, with their counts, as they should be made of the items below."""
+    start, count = b"", 0
+    for key, size in items:
+        if _begins(key, level):
+            if count:
+                yield start, count
+            start, count = key, 0
+        count += size
+    if count:
+        yield start, count
+
+
 def scan_rows(
     reader: Reader, start: bytes, stop: bytes | None, *, reverse: bool = False
 ) -> Iterator[tuple[bytes, bytes]]:

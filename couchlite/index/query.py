@@ -15,7 +15,7 @@ from ..collation import sort_key
 from ..engine import Reader
 from ..jsontext import dumps, loads
 from . import levels, store
-from .layout import ROW_END, VALUE_AT_BYTES, State, before_id, behind_id
+from .layout import ROW_END, ROW_HEAD_BYTES, State, before_id, behind_id
 from .levels import Cover, Reductions
 
 PAGE_ROWS = 1000
@@ -254,7 +254,7 @@ def combine(covers: Sequence[Cover], reductions: Reductions) -> list[bytes]:
 def texts_of(one: Cover) -> tuple[list[bytes], list[bytes], list[bytes]]:
     """A cover as FunctionPool.reduce_groups takes it."""
     return (
-        [row[VALUE_AT_BYTES:] for row in one.left],
+        [row[ROW_HEAD_BYTES:] for row in one.left],
         one.partials,
-        [row[VALUE_AT_BYTES:] for row in one.right],
+        [row[ROW_HEAD_BYTES:] for row in one.right],
     )

@@ -16,7 +16,7 @@ from ..errors import InternalError
 from ..jsontext import dumps, loads
 from ..mango.terms import term_text
 from . import distinct
-from .layout import VALUE_AT_BYTES, value_text
+from .layout import ROW_HEAD_BYTES, value_text
 
 SUM_ERROR = (
     "The _sum function requires that map values be numbers, "
@@ -80,7 +80,7 @@ def _value(row: bytes) -> Any:
 
 
 def _keys(rows: Sequence[bytes]) -> list[Any]:
-    shown = loads(b"[%b]" % b",".join([row[VALUE_AT_BYTES:] for row in rows]))
+    shown = loads(b"[%b]" % b",".join([row[ROW_HEAD_BYTES:] for row in rows]))
     return [row["key"] for row in shown]
 
 

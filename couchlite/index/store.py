@@ -3,7 +3,7 @@ rows come out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -11,16 +11,18 @@ from .. import keys
 from ..engine import Batch, Reader
 from . import levels
 from .layout import (
+    ROW_HEAD_BYTES,
     STATE_KEY,
-    VALUE_AT_BYTES,
     IndexSpace,
     State,
     decode_sort_keys,
     encode_sort_keys,
+    is_whole_row,
     row_keys,
 )
 from .levels import Reductions
 
+CHECK_STEP_ROWS = 500
 PAGE_BYTES = 1 << 20
 """A page of rows ends with the row that passes this."""
 
@@ -152,7 +154,7 @@ def _page(reader: Reader, found: Sequence[tuple[bytes, bytes]], *, ended: bool) 
     row_keys = [key for key, _record in found]
     if row_keys and max(map(len, row_keys)) > keys.PLAIN_KEY_MAX_BYTES:
         row_keys = [keys.id_of(reader, IndexSpace.ROWS, key) for key in row_keys]
-    return Page(row_keys, [record[VALUE_AT_BYTES:] for _key, record in found], ended)
+    return Page(row_keys, [record[ROW_HEAD_BYTES:] for _key, record in found], ended)
 
 
 def edge(
@@ -162,7 +164,7 @@ def edge(
     pair = next(levels.scan_rows(reader, start, stop, reverse=reverse), None)
     if pair is None:
         return None
-    return keys.id_of(reader, IndexSpace.ROWS, pair[0]), pair[1][VALUE_AT_BYTES:]
+    return keys.id_of(reader, IndexSpace.ROWS, pair[0]), pair[1][ROW_HEAD_BYTES:]
 
 
 def count_before(reader: Reader, state: State, bound: bytes | None) -> int:
@@ -190,6 +192,39 @@ def rows_in(reader: Reader) -> Iterator[tuple[bytes, bytes]]:
     """All rows by their row keys, as they are recorded; for checks."""
     for key, record in reader.scan(IndexSpace.ROWS):
         yield keys.id_of(reader, IndexSpace.ROWS, key), record
+
+
+def problems(reader: Reader, advance: Callable[[int], None]) -> Iterator[str]:
+    """What in an index does not fit together: what its documents say of its rows, counters, nodes.
+
+    Whether the rows are those that the functions make of the documents only building it anew would tell.
+    """
+    for space in IndexSpace:
+        if space.is_sealed and reader.damaged(space):
+            yield f"a record of {space.name.lower()} is damaged"
+            return
+    state = state_of(reader)
+    counted = State(state.seq, state.purge_seq, levels=state.levels)
+    for _key, record in reader.scan(IndexSpace.ROWS):
+        counted.rows += 1
+        counted.row_bytes += len(record)
+        if not is_whole_row(record):
+            yield "a row is damaged"
+        if counted.rows % CHECK_STEP_ROWS == 0:
+            advance(CHECK_STEP_ROWS)
+    rows_of_documents = 0
+    for key, record in reader.scan(IndexSpace.DOCS):
+        counted.docs += 1
+        doc_id = keys.id_of(reader, IndexSpace.DOCS, key)
+        for row_key in row_keys(doc_id, decode_sort_keys(record)):
+            rows_of_documents += 1
+            stored = keys.find(reader, IndexSpace.ROWS, row_key)
+            if stored is None or reader.get(IndexSpace.ROWS, stored) is None:
+                yield f"a row of {keys.shown(doc_id)} is missing"
+    if counted != state or rows_of_documents != state.rows:
+        yield f"its counters are {state}, counted {counted}"
+    if state.levels:
+        yield from levels.problems(reader)
 
 
 def clear(batch: Batch) -> None:
