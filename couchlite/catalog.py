@@ -40,6 +40,9 @@ UPDATES_KEPT = 10_000
 """Rows of the `_db_updates` log; it names databases, so older rows tell a reader nothing that a full look
 would not."""
 
+RESOLVERS_PREFIX = "resolvers/"
+"""Of settings: how the conflicts of the database with that uuid are resolved. They go with the database."""
+
 _VERSION = b"settings_version"
 
 
@@ -173,7 +176,10 @@ class Catalog:
                 raise DatabaseNotFound()
             batch.delete(CatalogSpace.DATABASES, name.encode())
             _log(batch, name, "deleted")
-            return _entry(name, row)
+            entry = _entry(name, row)
+            if batch.delete(CatalogSpace.SETTINGS, (RESOLVERS_PREFIX + entry.uuid).encode()):
+                _count_version(batch)
+            return entry
 
         self.folders.doom(self.find(name).uuid)
         entry = self._engine.write(run)

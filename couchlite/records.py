@@ -54,6 +54,8 @@ _U64 = struct.Struct(">Q")
 
 STATE_KEY = b"state"
 SECURITY_KEY = b"security"
+RESOLVING_KEY = b"resolving"
+"""How far automatic resolution has come (see automatic.py)."""
 TIME_MARK = b"time:"
 
 

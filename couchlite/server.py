@@ -7,10 +7,11 @@ import queue
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import jsontext, security, tasks, users
+from . import jsontext, resolver_settings, security, tasks, users
 from .catalog import Catalog, Entry
 from .config import Config
 from .config_defaults import Sections
@@ -133,6 +134,14 @@ class Server:
     def tasks(self) -> list[dict[str, Any]]:
         """Long work under way in any process that has this directory open, oldest first."""
         return tasks.listed(self.path / "run")
+
+    def resolvers(self, name: str) -> dict[str, Any]:
+        """How the conflicts of a database are resolved; see docs/merging.md. :raises DatabaseNotFound:"""
+        return resolver_settings.read(self.catalog, self.catalog.find(name))
+
+    def set_resolvers(self, name: str, settings: Mapping[str, Any]) -> None:
+        """:raises BadRequest: they can't be understood. :raises DatabaseNotFound:"""
+        resolver_settings.write(self.catalog, self.catalog.find(name), settings)
 
     def wake_feeds(self) -> None:
         """Let every feed of this process look up from its wait: the server is about to stop."""

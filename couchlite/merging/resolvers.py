@@ -7,6 +7,7 @@ design document that uses a clock or dice, makes on each peer the same document 
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -84,18 +85,29 @@ class Resolver(ABC):
         """:param functions: without it, functions of design documents can't be asked, and leave alone."""
 
 
+class PureResolver(Resolver):
+    """One that computes. Merging large documents takes a while, so an event loop lets a thread do it."""
+
+    async def resolve(self, conflict: Conflict, functions: Functions | None = None) -> Resolution | LeftAlone:
+        return await asyncio.to_thread(self.conclude, conflict)
+
+    @abstractmethod
+    def conclude(self, conflict: Conflict) -> Resolution | LeftAlone:
+        """As `resolve`, in this thread."""
+
+
 @dataclass(frozen=True)
-class Manual(Resolver):
+class Manual(PureResolver):
     """Leaves everything to people."""
 
     name = "manual"
 
-    async def resolve(self, conflict: Conflict, functions: Functions | None = None) -> Resolution | LeftAlone:
+    def conclude(self, conflict: Conflict) -> Resolution | LeftAlone:
         return LeftAlone("it is left to people")
 
 
 @dataclass(frozen=True)
-class ThreeWay(Resolver):
+class ThreeWay(PureResolver):
     """Merges by rules. What clashes is left alone or, if told so, decided for the winner."""
 
     name = "three-way"
@@ -103,7 +115,7 @@ class ThreeWay(Resolver):
     rules: Rules = field(default_factory=Rules)
     winner_decides: bool = False
 
-    async def resolve(self, conflict: Conflict, functions: Functions | None = None) -> Resolution | LeftAlone:
+    def conclude(self, conflict: Conflict) -> Resolution | LeftAlone:
         return self._conclusion(conflict, merge(conflict.base, conflict.documents, self.rules))
 
     def _conclusion(self, conflict: Conflict, merged: Merged) -> Resolution | LeftAlone:
@@ -124,7 +136,7 @@ class Union(ThreeWay):
 
     name = "union"
 
-    async def resolve(self, conflict: Conflict, functions: Functions | None = None) -> Resolution | LeftAlone:
+    def conclude(self, conflict: Conflict) -> Resolution | LeftAlone:
         base, leaves = without_removals(conflict.base, conflict.documents, self.rules)
         return self._conclusion(conflict, merge(base, leaves, self._set_rules))
 
@@ -134,14 +146,14 @@ class Union(ThreeWay):
 
 
 @dataclass(frozen=True)
-class LastWriteWins(Resolver):
+class LastWriteWins(PureResolver):
     """Takes the leaf whose field is the greatest: a number, a date of ISO 8601, or else a text."""
 
     name = "last-write-wins"
     options = ("field",)
     field: str
 
-    async def resolve(self, conflict: Conflict, functions: Functions | None = None) -> Resolution | LeftAlone:
+    def conclude(self, conflict: Conflict) -> Resolution | LeftAlone:
         times = [_at(leaf.document, parse_pointer(self.field)) for leaf in conflict.leaves]
         ages = _comparable(times)
         if ages is None:
@@ -170,7 +182,7 @@ class JavaScript(Resolver):
         try:
             found = await functions(self.design, self.function, conflict)
         except CouchliteError as failure:
-            return LeftAlone(f"{self.design}/{self.function} failed: {failure}")
+            return LeftAlone(f"{self.design}/{self.function} failed: {failure.error}: {failure.reason}")
         if found is None:
             return LeftAlone(f"{self.design}/{self.function} left it alone")
         if type(found) is not dict:
