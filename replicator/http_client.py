@@ -65,8 +65,8 @@ class HttpClient:
 
     def __init__(self, endpoint: Endpoint, options: Options, tls: ssl.SSLContext | bool) -> None:
         self._endpoint = endpoint
-        self._url = endpoint.url
-        self._retries = options.retries_per_request
+        self.url = endpoint.url
+        self.retries = options.retries_per_request
         self._timeout_s = options.connection_timeout_ms / 1000
         self._slots = Slots(options.http_connections)
         self._tls = tls
@@ -95,7 +95,7 @@ class HttpClient:
         :param raises: without it, a server's error is an answer, too.
         :raises PeerFailure: there was no answer.
         """
-        backoff = Backoff(self._retries)
+        backoff = Backoff(self.retries)
         headers = {} if body is None else {"Content-Type": "application/json"}
         while True:
             try:
@@ -125,12 +125,16 @@ class HttpClient:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         takes_slot: bool = True,
+        as_sent: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A request whose answer is read piece by piece; what goes wrong then is a PeerFailure."""
+        """A request whose answer is read piece by piece; what goes wrong then is a PeerFailure.
+
+        :param as_sent: a body that is encoded is not to be decoded.
+        """
         given = dict(headers or {}) | ({} if body is None else {"Content-Type": "application/json"})
         slot = self._slots.one() if takes_slot else contextlib.nullcontext()
         try:
-            async with slot, self._attempt(method, path, query, body, given) as response:
+            async with slot, self._attempt(method, path, query, body, given, as_sent) as response:
                 yield response
         except _Repeat as repeat:
             if repeat.status in BUSY:
@@ -168,15 +172,16 @@ class HttpClient:
         query: Mapping[str, str] | None,
         body: Body,
         headers: Mapping[str, str],
+        as_sent: bool = False,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """One attempt, redirections and logins included.
 
         :raises _Repeat: the server is busy, or failed.
         """
-        url = wire.address(self._url, path, query)
+        url = wire.address(self.url, path, query)
         has_logged_in = False
         for _ in range(REDIRECTS_MAX):
-            async with self._send(method, url, body, headers) as response:
+            async with self._send(method, url, body, headers, as_sent) as response:
                 if response.status in REDIRECTS and "Location" in response.headers:
                     url = urljoin(url, response.headers["Location"])
                     if response.status == 303:
@@ -198,10 +203,10 @@ class HttpClient:
 
     @contextlib.asynccontextmanager
     async def _send(
-        self, method: str, url: str, body: Body, headers: Mapping[str, str]
+        self, method: str, url: str, body: Body, headers: Mapping[str, str], as_sent: bool = False
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         fields = {"Accept": "application/json", "User-Agent": f"couchlite-replicator/{VERSION}"}
-        if _host(url) == _host(self._url):
+        if _host(url) == _host(self.url):
             fields |= dict(self._endpoint.headers) | self._credentials()
         fields |= headers
         data: Any = body
@@ -220,6 +225,7 @@ class HttpClient:
                 data=data,
                 headers=fields,
                 allow_redirects=False,
+                auto_decompress=not as_sent,
                 proxy=self._endpoint.proxy,
             ) as response:
                 patience.is_over()
@@ -237,6 +243,21 @@ class HttpClient:
                 read_bufsize=1 << 18,
             )
         return self._session
+
+    async def is_couchdb(self) -> bool:
+        """Whether the server says at its root that it is a CouchDB, or what calls itself so."""
+        try:
+            async with self._send("GET", self._server_url(""), None, {}) as response:
+                answer = await _read(response)
+        except _FAILURES:
+            return False
+        return isinstance(answer.value, dict) and answer.value.get("couchdb") == "Welcome"
+
+    def _server_url(self, path: str) -> str:
+        """An address of the server, beside its databases."""
+        parts = urlsplit(self.url)
+        before = parts.path.rstrip("/").rpartition("/")[0]
+        return urlunsplit((parts.scheme, parts.netloc, f"{before}/{path}", "", ""))
 
     # who we are
 
@@ -258,12 +279,9 @@ class HttpClient:
             if not self._may_log_in:
                 return False
             self._cookie = None
-            parts = urlsplit(self._url)
-            path = parts.path.rstrip("/").rpartition("/")[0] + "/_session"
-            url = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
             form = dumps({"name": self._endpoint.username, "password": self._endpoint.password})
             headers = {"Content-Type": "application/json"}
-            async with self._send("POST", url, form, headers) as response:
+            async with self._send("POST", self._server_url("_session"), form, headers) as response:
                 self._may_log_in = response.status == 200 and self._cookie is not None
             return self._may_log_in
 
@@ -282,11 +300,11 @@ class HttpClient:
 
     def _code_failure(self, method: str, path: str, status: int) -> PeerFailure:
         return PeerFailure(
-            "http_error_code", f"{status} {method} {wire.address(self._url, path)}", code=status
+            "http_error_code", f"{status} {method} {wire.address(self.url, path)}", code=status
         )
 
     def lost(self, method: str, path: str, error: BaseException) -> PeerFailure:
-        url = wire.address(self._url, path)
+        url = wire.address(self.url, path)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return PeerFailure("nxdomain", f"could not resolve {url}")
         if isinstance(error, TimeoutError):

@@ -12,7 +12,6 @@ import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any
-from urllib.parse import quote
 
 from couchlite.errors import BadRequest, Conflict, MissingStub
 from couchlite.jsontext import dumps, loads
@@ -25,6 +24,7 @@ from couchlite.multipart import (
 )
 
 from . import wire
+from .attachment_bodies import Bodies
 from .errors import EndpointRefused, PeerFailure
 from .http_client import Answer, HttpClient, Response
 from .options import Endpoint, Options
@@ -55,6 +55,7 @@ class HttpPeer:
         self._timeout_s = options.connection_timeout_ms / 1000
         self._batch = BatchSize(options.worker_batch_size)
         self._bulk_get = options.use_bulk_get
+        self._knows_encodings: bool | None = None
 
     @property
     def batch_docs_max(self) -> int:
@@ -210,26 +211,15 @@ class HttpPeer:
                 value = loads(await inner.document(DOCUMENT_MAX_BYTES))
                 parts = wire.following_parts(value)
                 doc = Doc(doc_id, value["_rev"], value=value)
-                yield StreamedDoc(doc, parts, self._bodies(path, inner, len(parts)))
+                bodies = Bodies(self._client, doc, parts, wire.digests(value))
+                yield StreamedDoc(doc, parts, bodies.of_multipart(path, inner))
                 continue
             value = loads(b"".join([piece async for piece in reader.body()]))
             if "error=" in content_type or "_rev" not in value:
                 yield Refusal(doc_id, str(value.get("missing")), "not_found", "missing on the source")
             else:
                 doc = Doc(doc_id, value["_rev"], value=value)
-                yield StreamedDoc(doc, (), self._bodies(path, reader, 0))
-
-    async def _bodies(
-        self, path: str, reader: MultipartReader, count: int
-    ) -> AsyncIterator[AsyncIterator[bytes]]:
-        for _ in range(count):
-            try:
-                part = await reader.next_part()
-            except BadRequest as error:
-                raise self._client.lost("GET", path, error) from error
-            if part is None:
-                raise PeerFailure("missing_attachment", f"attachments are missing in {self.name}{path}")
-            yield self._client.told(path, reader.body())
+                yield StreamedDoc(doc, (), Bodies(self._client, doc, (), {}).singly())
 
     async def _from_json(self, wanted: Missing, rows: Sequence[Any]) -> AsyncIterator[StreamedDoc | Refusal]:
         """A server that knows no multipart gives stubs; their attachments are asked for one by one."""
@@ -238,18 +228,11 @@ class HttpPeer:
                 yield Refusal(wanted.id, str(row.get("missing")), "not_found", "missing on the source")
                 continue
             value = row["ok"]
-            names = _make_newer_follow(value, wanted.ancestors)
+            digests = wire.digests(value)
+            _make_newer_follow(value, wanted.ancestors)
             doc = Doc(wanted.id, value["_rev"], value=value)
-            yield StreamedDoc(doc, wire.following_parts(value), self._attachments(doc, names))
-
-    async def _attachments(self, doc: Doc, names: Sequence[str]) -> AsyncIterator[AsyncIterator[bytes]]:
-        for name in names:
-            path = f"{wire.escape_id(doc.id)}/{quote(name, safe='')}"
-            headers = {"Accept": "*/*", "Accept-Encoding": "identity"}
-            async with self._client.stream("GET", path, query={"rev": doc.rev}, headers=headers) as response:
-                if response.status != 200:
-                    raise self._client.failure("attachment_failed", Answer(response.status, None, 0))
-                yield self._client.told(path, response.content.iter_any())
+            parts = wire.following_parts(value)
+            yield StreamedDoc(doc, parts, Bodies(self._client, doc, parts, digests).singly())
 
     async def read_doc(self, doc_id: str) -> dict[str, Any] | None:
         answer = await self._client.ask("GET", wire.escape_id(doc_id))
@@ -269,6 +252,8 @@ class HttpPeer:
         return wire.refusals(answer.value)
 
     async def put(self, streamed: StreamedDoc) -> Refusal | None:
+        if any(part.encoding for part in streamed.parts) and not await self._takes_encoded():
+            streamed = wire.decoded(streamed)
         doc, parts = streamed.doc, streamed.parts
         boundary = new_boundary()
         length = related_length(boundary, doc.text, parts)
@@ -292,6 +277,13 @@ class HttpPeer:
         elif answer.status not in (400, 412, 413, 414, 415, 417, 422):
             raise self._client.failure("doc_write_failed", answer)
         return Refusal(doc.id, doc.rev, word, reason)
+
+    async def _takes_encoded(self) -> bool:
+        """Whether the server knows what an attachment's encoding is; others take the encoded bytes for the
+        attachment itself."""
+        if self._knows_encodings is None:
+            self._knows_encodings = await self._client.is_couchdb()
+        return self._knows_encodings
 
     async def write_local(self, doc_id: str, value: dict[str, Any]) -> str:
         answer = await self._client.ask("PUT", wire.escape_id(doc_id), body=dumps(value))
@@ -329,19 +321,15 @@ def _page_of_lines(lines: Sequence[bytes]) -> ChangesPage | None:
     return ChangesPage(changes, last.get("last_seq", last.get("seq")))
 
 
-def _make_newer_follow(value: dict[str, Any], ancestors: Sequence[str]) -> list[str]:
-    """Let the stubs follow that are newer than the newest of the ancestors; their names. What comes is not
-    encoded, so neither is its digest the one announced."""
+def _make_newer_follow(value: dict[str, Any], ancestors: Sequence[str]) -> None:
+    """Let the stubs follow that are newer than the newest of the ancestors. What comes is not encoded, so
+    neither is its digest the one announced."""
     revisions = value.get("_revisions", {})
     path = [f"{revisions['start'] - at}-{digest}" for at, digest in enumerate(revisions.get("ids", ()))]
     since = next((int(rev.partition("-")[0]) for rev in path if rev in ancestors), 0)
-    names = []
     for name, props in (value.get("_attachments") or {}).items():
         if props.get("stub") and props.get("revpos", 0) > since:
-            kept = {key: props[key] for key in ("content_type", "revpos", "length") if key in props}
-            value["_attachments"][name] = kept | {"follows": True}
-            names.append(name)
-    return names
+            value["_attachments"][name] = wire.plain_stub(props) | {"follows": True}
 
 
 def _plain(value: Any) -> str:

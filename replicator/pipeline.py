@@ -266,44 +266,44 @@ class Replication:
         await self._fetched.put((work, docs))
 
     async def _copy_singly(self, item: Missing) -> None:
-        """Copy revisions with their attachments: from one stream into another, both begun again when either
-        breaks."""
+        """Copy revisions with their attachments: from one stream into another. When either breaks, both are
+        begun again with the revisions that are left."""
         try:
             backoff = Backoff(self._options.retries_per_request)
+            done: set[str] = set()
             while True:
                 try:
-                    await self._copy(item)
+                    await self._copy(item, done)
                     return
-                except MissingStub:
-                    # The target has let go of an ancestor meanwhile: send all attachments.
-                    item = item._replace(ancestors=())
-                    if not await backoff.wait():
-                        raise
                 except EndpointRefused:
                     raise
-                except PeerFailure:
+                except (MissingStub, PeerFailure) as error:
+                    item = item._replace(revs=[rev for rev in item.revs if rev not in done])
+                    if isinstance(error, MissingStub):
+                        # The target has let go of an ancestor meanwhile: send all attachments.
+                        item = item._replace(ancestors=())
+                    if not item.revs:
+                        return
                     if not await backoff.wait():
                         raise
         finally:
             self._streams.release()
 
-    async def _copy(self, item: Missing) -> None:
-        stats = self.progress.stats
-        read, written, refused, missed = 0, [], [], []
+    async def _copy(self, item: Missing, done: set[str]) -> None:
+        """:param done: takes the revisions that are dealt with, also when it breaks off then."""
         async with self._source.open_revs(item) as results:
             async for result in results:
                 if isinstance(result, Refusal):
-                    missed.append(result)
+                    self._note_missed([result])
+                    done.add(result.rev)
                     continue
-                read += 1
                 refusal = await self._target.put(result)
+                self.progress.stats.docs_read += 1
                 if refusal is None:
-                    written.append(result.doc)
+                    self._note([result.doc], ())
                 else:
-                    refused.append(refusal)
-        stats.docs_read += read
-        self._note(written, refused)
-        self._note_missed(missed)
+                    self._note((), [refusal])
+                done.add(result.doc.rev)
         self._moved()
 
     # 4: into the target

@@ -5,7 +5,8 @@ Pure functions; a server may answer anything, so each says what it makes of nons
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import zlib
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -13,8 +14,11 @@ from couchlite.jsontext import dumps
 from couchlite.multipart import AttachmentPart
 
 from .errors import PeerFailure
-from .peer import Batch, Change, ChangesPage, ChangesQuery, Doc, Missing, Refusal, Seq
+from .peer import Batch, Change, ChangesPage, ChangesQuery, Doc, Missing, Refusal, Seq, StreamedDoc
 
+UNZIPPED_BYTES_MAX = 1 << 18
+"""So much is unzipped at a time, however well it was compressed."""
+_GZIP = 16 + zlib.MAX_WBITS
 QUERY_BYTES_MAX = 5_000
 """What a list of revisions may take of an address; many servers and proxies end at 8,000 bytes."""
 
@@ -169,6 +173,53 @@ def following_parts(value: Mapping[str, Any]) -> list[AttachmentPart]:
             content_type = props.get("content_type", "application/octet-stream")
             parts.append(AttachmentPart(name, content_type, length, encoding, tuple))
     return parts
+
+
+def digests(value: Mapping[str, Any]) -> dict[str, str]:
+    """Those of a document's attachments, by name."""
+    stubs = (value.get("_attachments") or {}).items()
+    return {name: props["digest"] for name, props in stubs if isinstance(props.get("digest"), str)}
+
+
+def plain_stub(props: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a stub holds for the bytes when they are not encoded."""
+    return {key: props[key] for key in ("content_type", "revpos", "length") if key in props}
+
+
+def decoded(streamed: StreamedDoc) -> StreamedDoc:
+    """The same with attachments that are not encoded."""
+    value = streamed.doc.value
+    attachments = dict(value["_attachments"])
+    parts = []
+    for part in streamed.parts:
+        if part.encoding is not None:
+            props = attachments[part.name]
+            attachments[part.name] = plain_stub(props) | {"follows": True}
+            part = AttachmentPart(part.name, part.content_type, props["length"], None, part.chunks)
+        parts.append(part)
+    doc = Doc(streamed.doc.id, streamed.doc.rev, value=value | {"_attachments": attachments})
+    return StreamedDoc(doc, parts, _decoded_bodies(streamed))
+
+
+async def _decoded_bodies(streamed: StreamedDoc) -> AsyncIterator[AsyncIterator[bytes]]:
+    at = 0
+    async for body in streamed.bodies:
+        encoding = streamed.parts[at].encoding
+        at += 1
+        yield body if encoding is None else _unzipped(body)
+
+
+async def _unzipped(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """:raises PeerFailure: it is damaged."""
+    unzip = zlib.decompressobj(_GZIP)
+    try:
+        async for piece in body:
+            while piece:
+                yield unzip.decompress(piece, UNZIPPED_BYTES_MAX)
+                piece = unzip.unconsumed_tail
+        yield unzip.flush()
+    except zlib.error as error:
+        raise PeerFailure("bad_attachment", "an attachment is no gzip though it is said to be") from error
 
 
 def refusals(answer: Any) -> list[Refusal]:

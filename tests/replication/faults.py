@@ -110,6 +110,11 @@ class Line:
         self._target_port = target_port
         self._writers: set[asyncio.StreamWriter] = set()
         self.is_down = False
+        self.bytes_max: int | None = None
+        """So much comes back on a connection; then it is lost."""
+        self.lost = 0
+        self.came = 0
+        """Bytes that came back."""
 
     def cut(self) -> None:
         """Lose every connection, and every new one until `is_down` is False again."""
@@ -123,7 +128,7 @@ class Line:
             return
         there = await asyncio.open_connection("127.0.0.1", self._target_port)
         self._writers |= {writer, there[1]}
-        await asyncio.gather(self._pump(reader, there[1]), self._pump(there[0], writer))
+        await asyncio.gather(self._pump(reader, there[1]), self._pump_back(there[0], writer))
         self._writers -= {writer, there[1]}
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,6 +136,21 @@ class Line:
             while data := await reader.read(65_536):
                 writer.write(data)
                 await writer.drain()
+        writer.close()
+
+    async def _pump_back(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        left = self.bytes_max
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536 if left is None else min(left, 65_536)):
+                self.came += len(data)
+                writer.write(data)
+                await writer.drain()
+                if left is not None:
+                    left -= len(data)
+                    if left <= 0:
+                        self.lost += 1
+                        # What was written is to arrive; then both ends learn that it was all.
+                        break
         writer.close()
 
 
