@@ -69,13 +69,13 @@ def _special_flags(options: DocOptions) -> int:
 
 
 def texts_with_paths(snapshot: Snapshot, columns: SeqColumns) -> list[bytes | None]:
-    """The documents with `_revisions`; None for those that need a closer look (see `leaves`)."""
+    """The documents with `_revisions`, as many as fit into a page; None for those that need a closer look
+    (see `leaves`)."""
     texts = snapshot.leaf_texts(columns.ids, columns.revs, with_path=True)
-    shown = [
+    return [
         text if int(rev.partition(b"-")[0]) <= PATH_MAX else None
         for text, rev in zip(texts, columns.revs, strict=False)
     ]
-    return shown + [None] * (len(columns.ids) - len(shown))
 
 
 def winner(snapshot: Snapshot, columns: SeqColumns, at: int, options: DocOptions) -> tuple[Revision, Meta]:

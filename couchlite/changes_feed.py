@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from . import changes, changes_docs, records, seq_counts
-from .changes import PAGE_ROWS
+from .changes import PAGE_ROWS, ChangeRow
 from .changes_docs import DocOptions
 from .changes_filters import ContentFilter, Filter, IdFilter, SelectorFilter
+from .changes_selector import SelectorIndexes
 from .database import Database
 from .document import Meta, Revision
 from .records import SeqColumns
@@ -89,7 +90,8 @@ class ChangesFeed:
         self._began_at = since
         self._shown_before = 0
         self._found: SeqColumns | None = None
-        """What is left of what a filter by id has found."""
+        """What is left of what a filter has found by itself."""
+        self._oldest: ChangeRow | None = None
         self._in_round = False
         self._more = False
         """Whether the round may have another page."""
@@ -134,6 +136,8 @@ class ChangesFeed:
             return None
         if self._has_waited and not self._in_round and wanted is None and not self._options.gives_revisions:
             return self._read_together()
+        if not self._in_round:
+            await self._find(wanted)
         if wanted is None or isinstance(wanted, IdFilter):
             return self._read()
         with self._database.snapshot() as snapshot:
@@ -143,6 +147,23 @@ class ChangesFeed:
                 return None
             question = _Question(snapshot, columns, wanted, self._options)
         return self._give_passing(question, await wanted.passes(question.texts))
+
+    async def _find(self, wanted: Filter | None) -> None:
+        """Begin a round with what a filter finds by itself, if it does."""
+        if isinstance(wanted, IdFilter):
+            finder: IdFilter | SelectorIndexes = wanted
+        elif isinstance(wanted, SelectorFilter) and wanted.indexes is not None and not self.is_full:
+            finder = wanted.indexes
+        else:
+            return
+        self._begin_round(self._database.state().update_seq)
+        descending = self._options.descending
+        rows = await finder.find(self._database, 0 if descending else self._edge, self._until)
+        if rows is not None:
+            self._found = changes.columns(rows[::-1] if descending else rows)
+        if descending:
+            with self._database.snapshot() as snapshot:
+                self._oldest = next(iter(snapshot.changes(0, limit=1)), None)
 
     def _read(self) -> Page | None:
         with self._database.snapshot() as snapshot:
@@ -188,6 +209,10 @@ class ChangesFeed:
     def _end_round(self) -> None:
         if not self.is_full and not self._options.descending:
             self._edge = max(self._edge, self._until)
+        elif (
+            not self.is_full and self._found is not None and isinstance(self._options.filter, SelectorFilter)
+        ):
+            self._edge = self._edge if self._oldest is None else self._oldest.seq  # where a scan would end
         self._in_round = False
         self._found = None
 
@@ -196,13 +221,9 @@ class ChangesFeed:
         options = self._options
         if not self._in_round:
             self._begin_round(snapshot.state().update_seq)
-            if isinstance(options.filter, IdFilter):
-                since = 0 if options.descending else self._edge
-                rows = options.filter.find(snapshot.reader, since, self._until)
-                self._found = changes.columns(rows[::-1] if options.descending else rows)
         limit = REVISIONS_PER_PAGE if options.gives_revisions else PAGE_ROWS
         if self._left is not None:
-            if self._found is not None or options.filter is None:
+            if isinstance(options.filter, IdFilter | None):
                 limit = min(limit, self._left)
             elif self.is_full:  # CouchDB steps over a row that doesn't pass even if it shall show none
                 limit = 1
@@ -244,6 +265,8 @@ class ChangesFeed:
         page = question.passing(answers, self._left)
         self.shown += len(page.columns.seqs)
         self._more = (self._more or question.is_cut) and not self.is_full
+        if self._found is not None:
+            self._found = self._found.cut(len(question.columns.seqs), None)
         if not self.is_full:
             self._edge = question.columns.seqs[-1]
         elif page.columns.seqs:
@@ -267,16 +290,22 @@ class _Question:
     ) -> None:
         self._options = options
         self._shown = wanted.shown
-        winners = changes_docs.winner_texts(snapshot, columns, options.docs)
-        self.is_cut = len(winners) < len(columns.seqs)
-        self.columns = columns = columns.cut(0, len(winners))
-        self._winners = winners
+        revs = wanted.needs_revisions
+        count = len(columns.seqs)
+        texts = changes_docs.texts_with_paths(snapshot, columns) if revs else []
+        if revs:
+            columns = columns.cut(0, len(texts))
+        self._winners: list[bytes] = []
+        if not revs or options.include_docs:
+            self._winners = changes_docs.winner_texts(snapshot, columns, options.docs)
+            columns = columns.cut(0, len(self._winners))
+        texts = texts[: len(columns.seqs)] if revs else list(self._winners)
+        self.columns = columns
+        self.is_cut = len(columns.seqs) < count
         self._revisions = _revisions(snapshot, columns, options) if options.gives_revisions else None
         self._leaves: dict[int, list[bytes]] = {}
         self.texts: list[bytes] = []
         branched = set(_branched(columns)) if options.all_leaves else set()
-        revs = wanted.needs_revisions
-        texts = changes_docs.texts_with_paths(snapshot, columns) if revs else winners
         for at, text in enumerate(texts):
             if text is None or at in branched:
                 self._ask_leaves(snapshot, at, only_winner=at not in branched, revs=revs)

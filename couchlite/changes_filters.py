@@ -6,18 +6,24 @@ filter by content has to be asked about each document. Semantics: CouchDB's couc
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from . import changes, keys, records
+from . import changes, keys
 from .changes import ChangeRow
-from .engine import Reader, Space
+from .changes_selector import SelectorIndexes, look_up
+from .engine import Space
 from .errors import BadRequest
 from .javascript import Design, FunctionPool
 from .jsontext import dumps, loads
-from .mango import compile_selector
+from .mango import compile_normalized, normalize
 from .mango.projection import compile_projection
+from .mango.reading import reader_for
+
+if TYPE_CHECKING:
+    from .database import Database
 
 DESIGN_PREFIX = b"_design/"
 DESIGN_END = b"_design0"
@@ -51,21 +57,28 @@ class IdFilter(ABC):
         self._lookups = lookups
         self.counts_hits = counts_hits
 
-    def find(self, reader: Reader, since: int, until: int) -> list[ChangeRow]:
+    async def find(self, database: Database, since: int, until: int) -> list[ChangeRow]:
         """Its changes with `since < seq <= until`, oldest first: looked up, unless there are fewer
-        sequences to look at than documents."""
-        if until - since <= self._lookups:
-            rows = changes.rows(changes.page(reader, since, until=until, limit=until - since))
-            return [row for row in rows if self._covers(row.id)]
-        rows = [row for row in self._look_up(reader) if since < row.seq <= until]
-        rows.sort()
-        return rows
+        sequences to look at than documents; in small steps, so that others get their turns."""
+        if until - since > self._lookups:
+            rows = await look_up(database, self._ids_of(database))
+            return [row for row in rows if since < row.seq <= until]
+        found: list[ChangeRow] = []
+        while since < until:
+            with database.snapshot() as snapshot:
+                rows = snapshot.changes(since, until=until)
+            found += [row for row in rows if self._covers(row.id)]
+            since = rows[-1].seq if len(rows) == changes.PAGE_ROWS else until
+            if since < until:
+                await asyncio.sleep(0)
+        return found
 
     @abstractmethod
     def _covers(self, doc_id: bytes) -> bool: ...
 
     @abstractmethod
-    def _look_up(self, reader: Reader) -> list[ChangeRow]: ...
+    def _ids_of(self, database: Database) -> list[bytes]:
+        """The documents to be looked up."""
 
 
 class DocIds(IdFilter):
@@ -73,20 +86,14 @@ class DocIds(IdFilter):
     so."""
 
     def __init__(self, ids: Iterable[str], lookups_max: int) -> None:
-        self._ids = frozenset(doc_id.encode("utf-8", "replace") for doc_id in ids)
+        self._ids = dict.fromkeys(sorted(doc_id.encode("utf-8", "replace") for doc_id in ids))
         super().__init__(len(self._ids), counts_hits=len(self._ids) <= lookups_max)
 
     def _covers(self, doc_id: bytes) -> bool:
         return doc_id in self._ids
 
-    def _look_up(self, reader: Reader) -> list[ChangeRow]:
-        found = []
-        for doc_id in sorted(self._ids):
-            key = keys.find(reader, Space.DOCS, doc_id)
-            record = reader.get(Space.DOCS, key) if key else None
-            if record is not None:
-                found.append(_row(record, doc_id))
-        return found
+    def _ids_of(self, database: Database) -> list[bytes]:
+        return list(self._ids)
 
 
 class DesignDocs(IdFilter):
@@ -98,31 +105,35 @@ class DesignDocs(IdFilter):
     def _covers(self, doc_id: bytes) -> bool:
         return doc_id.startswith(DESIGN_PREFIX)
 
-    def _look_up(self, reader: Reader) -> list[ChangeRow]:
-        return [
-            _row(record, keys.id_of(reader, Space.DOCS, key))
-            for key, record in reader.scan(Space.DOCS, DESIGN_PREFIX, DESIGN_END)
-        ]
+    def _ids_of(self, database: Database) -> list[bytes]:
+        with database.snapshot() as snapshot:
+            found = snapshot.reader.scan(Space.DOCS, DESIGN_PREFIX, DESIGN_END)
+            return [keys.id_of(snapshot.reader, Space.DOCS, key) for key, _record in found]
 
 
 class SelectorFilter:
     """The documents that match a Mango selector. `fields`, if given, are what is shown of them.
 
+    :param functions: builds Mango indexes; without it, they are not made use of.
     :raises BadRequest: with CouchDB's reason for what is no selector.
     """
 
     needs_revisions = False
 
-    def __init__(self, selector: Any, fields: Any = None) -> None:
+    def __init__(self, selector: Any, fields: Any = None, functions: FunctionPool | None = None) -> None:
         if not isinstance(selector, dict):
             raise BadRequest("Selector error: expected a JSON object")
         if fields is not None and not isinstance(fields, list):
             raise BadRequest("Selector error: fields must be JSON array")
         try:
-            self._matches = compile_selector(selector)
+            normal = normalize(selector)
+            self._matches = compile_normalized(normal)
             self._project = compile_projection(fields or [])
         except BadRequest as error:
             raise BadRequest(error.reason) from error
+        self._read = reader_for(normal)
+        self.indexes = None if functions is None else SelectorIndexes(normal, functions)
+        """Where the documents that may match are found without a look at all of them."""
 
     @property
     def cuts_documents(self) -> bool:
@@ -130,8 +141,7 @@ class SelectorFilter:
         return self._project is not None
 
     async def passes(self, documents: Sequence[bytes]) -> Sequence[bool]:
-        matches = self._matches
-        return [matches(loads(text)) for text in documents]
+        return list(map(self._matches, self._read(documents)))
 
     def shown(self, document: bytes) -> bytes:
         return document if self._project is None else dumps(self._project(loads(document)))
@@ -177,8 +187,3 @@ class ViewFilter:
 
 
 Filter = IdFilter | ContentFilter
-
-
-def _row(record: bytes, doc_id: bytes) -> ChangeRow:
-    head = records.decode_head(record)
-    return ChangeRow(head.seq, head.flags, head.body, head.rev, doc_id)

@@ -39,7 +39,7 @@ def filter_of(request: Request, options: Options, body: dict[str, Any] | None) -
             if request.method != "POST":
                 raise BadRequest("Selector must be specified in POST payload")
             arguments = _required(body)
-            return SelectorFilter(arguments.get("selector"), arguments.get("fields"))
+            return SelectorFilter(arguments.get("selector"), arguments.get("fields"), request.app.functions)
         case "_design":
             return DesignDocs()
         case "_view":

@@ -11,7 +11,6 @@ mango_cursor and mango_cursor_view.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,11 +24,12 @@ from couchlite.collation import sort_key
 from couchlite.errors import BadRequest, QueryParseError
 from couchlite.index import Index, designs, store
 from couchlite.index.layout import ROW_END, before_id, behind_id, partition_prefix
-from couchlite.jsontext import dumps, loads, loads_near
+from couchlite.jsontext import dumps, loads
 from couchlite.mango import compile_normalized, planner
 from couchlite.mango.conditions import fields_of
 from couchlite.mango.planner import Plan, Wanted
 from couchlite.mango.projection import compile_projection
+from couchlite.mango.reading import reader_for
 from couchlite.records import SeqColumns, State
 from couchlite.snapshot import Snapshot
 
@@ -43,8 +43,6 @@ FIRST_PAGE_EXTRA_ROWS = 1
 """Beyond the limit: CouchDB counts the row that it stops at."""
 _DESIGN, _DESIGN_END = b"_design/", b"_design0"
 _SEPARATOR = b",\r\n"
-_EXACT = re.compile(rb'[0-9]{19}|"\$mod"')
-"""In selectors that tell integers beyond 64 bits from the nearest double."""
 
 
 async def find(request: Request) -> web.StreamResponse:
@@ -153,7 +151,7 @@ class _Cursor:
         self._needs_bodies_only = not options.conflicts and not any(
             name[:1] in ("_", "$") for name in fields_of(options.selector)
         )
-        self._asks_exactly = _EXACT.search(dumps(options.selector)) is not None
+        self._read = reader_for(options.selector)
         self._rest = self._whole_range()
         self._last: Bookmark | None = None
         self._skip = options.skip
@@ -281,9 +279,9 @@ class _Cursor:
             rest.go_on(page.resume, rest.stop)
         keys = [doc_id.decode() for doc_id in ids]
         if texts is not None:
-            return Candidates(keys, ids, self._values(texts), texts.__getitem__)
+            return Candidates(keys, ids, self._read(texts), texts.__getitem__)
         revs = columns.revs
-        return Candidates(keys, ids, self._values(seen), lambda at: _spliced(keys[at], revs[at], seen[at]))
+        return Candidates(keys, ids, self._read(seen), lambda at: _spliced(keys[at], revs[at], seen[at]))
 
     def _bodies(self, snapshot: Snapshot, columns: SeqColumns) -> list[bytes] | None:
         """The bodies of the first documents: as many as fit into a page; None when one of them is more than
@@ -310,7 +308,7 @@ class _Cursor:
         else:
             with self._database.snapshot() as snapshot:
                 texts = self._texts(snapshot, ids)
-            values = self._values(texts)
+            values = self._read(texts)
             text_of = _text_at(texts)
         if len(values) < len(rows):
             last, ended = page.keys[len(values) - 1], False
@@ -353,12 +351,6 @@ class _Cursor:
         for (name, _direction), value in zip(self._chosen.fields, row["key"], strict=True):
             document[name] = value
         return document
-
-    def _values(self, texts: Sequence[bytes | None]) -> Sequence[Any]:
-        """What documents say, as exactly as the selector asks."""
-        whole = b"[%b]" % b",".join([b"null" if text is None else text for text in texts])
-        found: list[Any] = loads(whole) if self._asks_exactly else loads_near(whole)
-        return found
 
     # ranges
 

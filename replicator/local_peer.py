@@ -153,7 +153,7 @@ class LocalPeer:
             most = self._server.config.integer("couchdb", "changes_doc_ids_optimization_threshold")
             return DocIds(query.doc_ids, most)
         if query.selector is not None:
-            return SelectorFilter(dict(query.selector))
+            return SelectorFilter(dict(query.selector), functions=self._functions)
         if query.filter == "_design":
             return DesignDocs()
         if query.filter is None:

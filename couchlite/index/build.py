@@ -24,6 +24,7 @@ from ..errors import DatabaseNotFound
 from ..jsontext import dumps, escape_all
 from ..mango.terms import compare_terms
 from ..partitions import name_of
+from ..records import SeqColumns
 from ..snapshot import Snapshot
 from ..tasks import Task
 from . import levels, store
@@ -31,6 +32,7 @@ from .definition import IndexDefinition
 from .functions import IndexFunctions, Mapper, Rows, Stopped, wait_for
 from .layout import State, encode_row, partition_prefix
 from .levels import Reductions
+from .native import NativeMapper
 from .store import Emitted
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class _Page:
     ids: list[bytes]
     texts: list[bytes]
     """The other documents, as the map function sees them."""
+    hidden: dict[bytes, bool]
+    """Which of all these documents a Mango index hides (see layout.py)."""
 
 
 @dataclass(slots=True)
@@ -73,6 +77,7 @@ class _Gathered:
     """What is to be written next."""
 
     documents: dict[bytes, Emitted] = field(default_factory=dict)
+    hidden: dict[bytes, bool] = field(default_factory=dict)
     rows: int = 0
     bytes: int = 0
     since: float = field(default_factory=time.monotonic)
@@ -160,7 +165,19 @@ class Build:
             live = live[: len(texts)]
         is_live = set(live)
         gone = [columns.ids[at] for at in range(count) if at not in is_live]
-        return _Page(seq, count, gone, chosen.ids[: len(texts)], texts)
+        hidden = self._hidden(snapshot, columns.cut(0, count))
+        return _Page(seq, count, gone, chosen.ids[: len(texts)], texts, hidden)
+
+    def _hidden(self, snapshot: Snapshot, columns: SeqColumns) -> dict[bytes, bool]:
+        if not isinstance(self._mapper, NativeMapper):
+            return {}
+        hidden = {}
+        for at, (flags, doc_id) in enumerate(zip(columns.flags, columns.ids, strict=True)):
+            hidden[doc_id] = bool(flags & records.BRANCHED)
+            if flags & records.DELETED or doc_id.startswith(_DESIGN):
+                body, _attachments = snapshot.body(columns.bodies[at])
+                hidden[doc_id] |= len(body) > 2 and self._mapper.has_fields(body)
+        return hidden
 
     def _purged_page(self, snapshot: Snapshot, state: State) -> _Page | None:
         """Documents of which something was purged since the index was updated: gone, or with another
@@ -172,7 +189,7 @@ class Build:
         ids = sorted({doc_id.encode() for doc_id, _revs in infos})
         if not ids:
             return None
-        found = zip(ids, snapshot.doc_records(ids), strict=True)
+        found = list(zip(ids, snapshot.doc_records(ids), strict=True))
         living = [
             (doc_id, record)
             for doc_id, record in found
@@ -186,7 +203,10 @@ class Build:
             columns = records.decode_doc_rows([doc_id for doc_id, _ in rest], [record for _, record in rest])
             texts += changes_docs.winner_texts(snapshot, columns, self._options)
         gone = sorted(set(ids) - {doc_id for doc_id, _record in living})
-        return _Page(state.seq, 0, gone, [doc_id for doc_id, _record in living], texts)
+        known = [(doc_id, record) for doc_id, record in found if record is not None]
+        columns = records.decode_doc_rows([doc_id for doc_id, _ in known], [record for _, record in known])
+        hidden = dict.fromkeys(ids, False) | self._hidden(snapshot, columns)
+        return _Page(state.seq, 0, gone, [doc_id for doc_id, _record in living], texts, hidden)
 
     # mapping
 
@@ -225,6 +245,7 @@ class Build:
 
     def _gather(self, gathered: _Gathered, page: _Page, mapped: Sequence[Rows]) -> None:
         documents = gathered.documents
+        gathered.hidden.update(page.hidden)
         for doc_id in page.gone:
             documents[doc_id] = Emitted(doc_id, (), ())
         known, sort_key = self._sort_keys, collation.sort_key
@@ -260,6 +281,7 @@ class Build:
             stored = store.state_of(batch)
             stored.seq, stored.purge_seq, stored.levels = state.seq, self._purge_seq, state.levels
             store.replace(batch, stored, gathered.documents.values(), self._reductions)
+            store.hide(batch, stored, gathered.hidden)
             store.save_state(batch, stored)
 
         self._engine.write(run)

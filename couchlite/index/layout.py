@@ -7,11 +7,16 @@
                                                       the row as JSON text: {"id":...,"key":...,"value":...}
     DOCS     document id (*)                          the sort keys of its rows, in the order of emission
     LEVELS   level as one byte + row key (*)          a node: u64 number of rows, partial reduction as JSON
+    HIDDEN   document id (*)                          b"": see below
 
 A row key is the sort key of the row's key, the document id, and which of the document's rows it is: bytes in
 the order in which CouchDB shows rows. No sort key is the beginning of another one, and ids are escaped, so
 that their order is kept and what follows can be told from them. In an index that keeps partitions apart, the
 partition stands before all that.
+
+A Mango index has no rows of deleted documents, of design documents and of losing leaves. Those that may have
+its fields nevertheless are in HIDDEN, for who has to find them, too (see changes_selector.py): documents with
+more than one leaf, and deleted and design documents that have the fields.
 
 (*) LMDB keys are at most 511 bytes; `keys.py` keeps the order of longer ones.
 """
@@ -25,7 +30,7 @@ from zlib import crc32
 
 from ..engine import Keyspace
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class IndexSpace(Keyspace):
@@ -35,6 +40,7 @@ class IndexSpace(Keyspace):
     ROWS = 1
     DOCS = 2
     LEVELS = 3
+    HIDDEN = 4
 
     @property
     def is_sealed(self) -> bool:
@@ -43,7 +49,7 @@ class IndexSpace(Keyspace):
 
 STATE_KEY = b"state"
 
-_STATE = struct.Struct(">6Q")
+_STATE = struct.Struct(">7Q")
 _U32 = struct.Struct(">I")
 _U64 = struct.Struct(">Q")
 ROW_HEAD_BYTES = 2 * _U32.size
@@ -64,9 +70,11 @@ class State:
     row_bytes: int = 0
     levels: int = 1
     """0 while rows were added without keeping the levels, in a build that is not through yet."""
+    hidden: int = 0
+    """Documents in HIDDEN."""
 
     def encode(self) -> bytes:
-        return _STATE.pack(self.seq, self.purge_seq, self.rows, self.docs, self.row_bytes, self.levels)
+        return _STATE.pack(*(getattr(self, name) for name in self.__slots__))
 
     @classmethod
     def decode(cls, data: bytes | None) -> State:

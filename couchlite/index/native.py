@@ -29,6 +29,11 @@ class NativeMapper:
         partial = source.get("partial_filter_selector") or {}
         self._matches = compile_selector(partial) if partial else None
 
+    def has_fields(self, body: bytes) -> bool:
+        """Whether a document has all fields of the index, whatever becomes of it otherwise."""
+        document = loads(body)
+        return Absent not in [type(get(document)) for get in self._getters]
+
     def submit(self, documents: Sequence[bytes]) -> Future[Sequence[Sequence[Sequence[Any]]]]:
         mapped: Future[Sequence[Sequence[Sequence[Any]]]] = Future()
         try:

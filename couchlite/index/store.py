@@ -3,7 +3,7 @@ rows come out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -101,6 +101,22 @@ def _write_rows(
         levels.update(batch, changed, reductions)
 
 
+def hide(batch: Batch, state: State, documents: Mapping[bytes, bool]) -> None:
+    """Note which documents are hidden, and which are not; moves the count of `state`."""
+    for doc_id, is_hidden in documents.items():
+        if not is_hidden and not state.hidden:
+            continue
+        stored = keys.find(batch, IndexSpace.HIDDEN, doc_id)
+        known = stored is not None and batch.get(IndexSpace.HIDDEN, stored) is not None
+        if is_hidden and not known:
+            batch.put(IndexSpace.HIDDEN, keys.allot(batch, IndexSpace.HIDDEN, doc_id), b"")
+            state.hidden += 1
+        elif stored is not None and known and not is_hidden:
+            batch.delete(IndexSpace.HIDDEN, stored)
+            keys.forget(batch, IndexSpace.HIDDEN, stored)
+            state.hidden -= 1
+
+
 def save_state(batch: Batch, state: State) -> None:
     batch.put(IndexSpace.META, STATE_KEY, state.encode())
 
@@ -155,6 +171,13 @@ def _page(reader: Reader, found: Sequence[tuple[bytes, bytes]], *, ended: bool) 
     if row_keys and max(map(len, row_keys)) > keys.PLAIN_KEY_MAX_BYTES:
         row_keys = [keys.id_of(reader, IndexSpace.ROWS, key) for key in row_keys]
     return Page(row_keys, [record[ROW_HEAD_BYTES:] for _key, record in found], ended)
+
+
+def hidden(reader: Reader, start: bytes, limit: int) -> list[bytes]:
+    """Up to `limit` hidden documents with ids from `start` on."""
+    first = keys.bound(reader, IndexSpace.HIDDEN, start) if start else b""
+    found = islice(reader.scan(IndexSpace.HIDDEN, first), limit)
+    return [keys.id_of(reader, IndexSpace.HIDDEN, key) for key, _record in found]
 
 
 def edge(
@@ -221,6 +244,7 @@ def problems(reader: Reader, advance: Callable[[int], None]) -> Iterator[str]:
             stored = keys.find(reader, IndexSpace.ROWS, row_key)
             if stored is None or reader.get(IndexSpace.ROWS, stored) is None:
                 yield f"a row of {keys.shown(doc_id)} is missing"
+    counted.hidden = sum(1 for _record in reader.scan(IndexSpace.HIDDEN))
     if counted != state or rows_of_documents != state.rows:
         yield f"its counters are {state}, counted {counted}"
     if state.levels:
