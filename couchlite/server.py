@@ -7,7 +7,7 @@ import queue
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,7 @@ class Server:
         self._closer = threading.Thread(target=self._close_what_is_let_go, name="closer", daemon=True)
         self._closer.start()
         self._unlogged: set[str] = set()
+        self._hearing: list[Callable[[str, int], None]] = []
         self._catalog_seen = 0
         self._settings_seen = -1
         self._uuids_seen: set[str] = set()
@@ -142,6 +143,15 @@ class Server:
     def set_resolvers(self, name: str, settings: Mapping[str, Any]) -> None:
         """:raises BadRequest: they can't be understood. :raises DatabaseNotFound:"""
         resolver_settings.write(self.catalog, self.catalog.find(name), settings)
+
+    def hear(self, heard: Callable[[str, int], None]) -> None:
+        """Have `heard(uuid, update sequence)` called after the commits of any process, or with "" when
+        a database was created or deleted by another one. It is called in any thread and must be quick; some
+        commits may never be heard (see Moves)."""
+        self._hearing.append(heard)
+
+    def unhear(self, heard: Callable[[str, int], None]) -> None:
+        self._hearing.remove(heard)
 
     def wake_feeds(self) -> None:
         """Let every feed of this process look up from its wait: the server is about to stop."""
@@ -256,6 +266,8 @@ class Server:
         if entry.name == users.database_name(self.config):
             self.catalog.beacon.change()
         self._unlogged.add(entry.name)
+        for heard in self._hearing:
+            heard(entry.uuid, seq)
         self._doorbell.ring(bytes.fromhex(entry.uuid) + u64(seq))
 
     def _rung(self, payload: bytes) -> None:
@@ -263,10 +275,15 @@ class Server:
         uuid = payload[:16]
         if uuid == _CATALOG_MOVED:
             self._drop_deleted()
+            for heard in self._hearing:
+                heard("", 0)
             return
+        seq = from_u64(payload[16:24])
+        for heard in self._hearing:
+            heard(uuid.hex(), seq)
         database = self._open.get(uuid.hex())
         if database is not None:
-            database.feed.moved(from_u64(payload[16:24]))
+            database.feed.moved(seq)
 
     def _poll(self) -> None:
         try:

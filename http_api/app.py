@@ -50,6 +50,7 @@ from . import (
     response,
     rewrites,
     root,
+    scheduler,
     session,
     updates,
     views,
@@ -113,7 +114,7 @@ SERVER_ROUTES = {
             "DELETE": replication.no_replicate,
         },
     ),
-    "_scheduler": Route(server_admin, "GET,HEAD", {"GET": replication.scheduler}),
+    "_scheduler": Route(server_admin, "GET,HEAD", {"GET": scheduler.get}),
     "_replications": Route(server_admin, "GET,HEAD", {"GET": replication_ledger.get}),
 }
 

@@ -1,4 +1,4 @@
-"""/_replicate and /_scheduler: replications as clients start, cancel and watch them.
+"""/_replicate: replications as clients start and cancel them.
 
 A name instead of a URL means a database of this server, to be opened as whoever asks. Source: chttpd's
 possibly_hack and fix_uri, chttpd_misc:handle_replicate_req, couch_replicator_httpd.
@@ -11,16 +11,13 @@ from urllib.parse import quote_plus
 
 from aiohttp import web
 
-from couchlite.errors import MethodNotAllowed, NotFound, QueryParseError
+from couchlite.errors import MethodNotAllowed
 from couchlite.jsontext import dumps
-from replicator import Here, Ledger
+from replicator import Ledger
 
-from . import response
-from .replication_service import InProcess, Replications
+from . import replication_service, response
 from .request import Request
 
-DEFAULT_LIMIT = 100
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _COOKIE_NAME = "AuthSession="
 
 
@@ -28,7 +25,7 @@ async def replicate(request: Request) -> web.StreamResponse:
     """POST /_replicate."""
     body = await _named_endpoints(request)
     request.require_json_type()
-    status, answer = await _service(request).replicate(body, request.principal)
+    status, answer = await replication_service.of(request).replicate(body, request.principal)
     return response.json(request, status, answer)
 
 
@@ -38,54 +35,9 @@ async def no_replicate(request: Request) -> web.StreamResponse:
     raise MethodNotAllowed("POST")
 
 
-async def scheduler(request: Request) -> web.StreamResponse:
-    """GET /_scheduler/jobs, and one of them."""
-    segments = request.segments[1:]
-    if segments == ["jobs"]:
-        return await _jobs(request)
-    if len(segments) == 2 and segments[0] == "jobs":
-        return response.json(request, 200, await _service(request).job(segments[1]))
-    raise NotFound()
-
-
-async def _jobs(request: Request) -> web.StreamResponse:
-    limit = count(request, "limit", DEFAULT_LIMIT)
-    skip = count(request, "skip", 0)
-    jobs = await _service(request).jobs()
-    shown = {
-        "total_rows": len(jobs),
-        "offset": min(skip, len(jobs)),
-        "jobs": jobs[skip : skip + limit],
-    }
-    return response.json(request, 200, shown)
-
-
-def count(request: Request, name: str, default: int) -> int:
-    """A number of the query. :raises QueryParseError: it is none."""
-    text = request.query_value(name)
-    if text is None:
-        return default
-    try:
-        number = int(text)
-    except ValueError:
-        raise QueryParseError(f"{name} must be an integer") from None
-    if number < 0:
-        raise QueryParseError(f"{name} not in range of [0,infinity]")
-    return number
-
-
-def _service(request: Request) -> Replications:
-    app = request.app
-    if app.replications is None:
-        scheme, host, port = _reached_at(request)
-        here = Here(scheme, {host.strip("[]"), *LOOPBACK}, port)
-        app.replications = InProcess(app.server, app.accounts, app.functions, here)
-    return app.replications
-
-
 def ledger(request: Request) -> Ledger:
     """The ledger of this server."""
-    return _service(request).ledger
+    return replication_service.of(request).ledger
 
 
 async def _named_endpoints(request: Request) -> dict[str, Any]:
@@ -101,15 +53,8 @@ async def _named_endpoints(request: Request) -> dict[str, Any]:
 
 def _of_this_server(request: Request, name: Any) -> dict[str, Any]:
     text = name if isinstance(name, str) else dumps(name).decode()
-    scheme, host, port = _reached_at(request)
+    scheme, host, port = replication_service.reached_at(request)
     cookies = [cookie.strip() for cookie in request.headers.get("Cookie", "").split(";")]
     session = next((cookie for cookie in cookies if cookie.startswith(_COOKIE_NAME)), "")
     headers = {"authorization": request.headers.get("Authorization", ""), "cookie": session}
     return {"url": f"{scheme}://{host}:{port}/{quote_plus(text)}", "headers": headers}
-
-
-def _reached_at(request: Request) -> tuple[str, str, int]:
-    """Scheme, host and port of the socket that the request came by."""
-    address = request.raw.transport.get_extra_info("sockname") if request.raw.transport else None
-    host, port = address[:2] if address else ("127.0.0.1", 0)
-    return "https" if request.raw.secure else "http", f"[{host}]" if ":" in host else host, port

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from couchlite.errors import NotFound, QueryParseError
 
-from . import replication, response
+from . import replication, response, scheduler
 from .request import Request
 
 DEFAULT_LIMIT = 100
@@ -65,5 +65,5 @@ async def _explain(request: Request, name: str | None) -> web.StreamResponse:
 
 
 def _page(request: Request) -> tuple[int, int]:
-    limit = replication.count(request, "limit", DEFAULT_LIMIT)
-    return min(limit, LIMIT_MAX), replication.count(request, "skip", 0)
+    limit = scheduler.count(request, "limit", DEFAULT_LIMIT)
+    return min(limit, LIMIT_MAX), scheduler.count(request, "skip", 0)

@@ -31,7 +31,7 @@ from couchlite.user_store import open_accounts
 from replicator import Here, Ledger, ReplicationError
 
 from . import logs, memory
-from .replication_service import Answer, InProcess
+from .replication_service import LOOPBACK, Answer, InProcess
 from .serving import SIGNALS, Serving, Shared
 
 SOCKET_NAME = "replicator.channel"
@@ -44,7 +44,6 @@ CONNECT_AGAIN_S = 0.02
 ATTEMPTS = 3
 LINE_MAX_BYTES = 256 << 20
 """An answer may be the list of all jobs."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +61,7 @@ class Remote:
         self._path = directory / "run" / SOCKET_NAME
         self._wanted = wanted
         self.ledger = Ledger(directory)
+        self._waking: asyncio.Task[None] | None = None
 
     async def replicate(self, body: Mapping[str, Any], principal: Principal) -> Answer:
         asked = {"ask": "replicate", "body": body, "name": principal.name, "roles": list(principal.roles)}
@@ -82,8 +82,30 @@ class Remote:
         job: dict[str, Any] = answer["answer"]
         return job
 
+    async def tasks(self) -> list[dict[str, Any]]:
+        answer = await self._ask_if_there({"ask": "tasks"})
+        return [] if answer is None else answer["answer"]
+
+    async def documents(self, database_name: str) -> dict[str, dict[str, Any]]:
+        answer = await self._ask_if_there({"ask": "documents", "database": database_name})
+        return {} if answer is None else answer["answer"]
+
+    def wake(self) -> None:
+        if self._waking is None or self._waking.done():
+            self._waking = asyncio.create_task(self._wake())
+
+    async def _wake(self) -> None:
+        """Have the process started, unless it runs and goes on."""
+        with contextlib.suppress(ReplicationError):
+            for _ in range(ATTEMPTS):
+                if await self._ask({"ask": "wake"}, await self._connect(START_S)) is not None:
+                    return
+
     async def close(self) -> None:
         """The process is the supervisor's to end."""
+        if self._waking is not None:
+            self._waking.cancel()
+            await asyncio.wait((self._waking,))
         self.ledger.close()
 
     async def _ask_if_there(self, asked: dict[str, Any]) -> dict[str, Any] | None:
@@ -170,6 +192,7 @@ class Channel:
         self._service = service
         self._open = 0
         self._used_at = time.monotonic()
+        self._is_over = False
 
     async def __aenter__(self) -> Channel:
         self._path.unlink(missing_ok=True)
@@ -182,13 +205,14 @@ class Channel:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
+        self._is_over = True
         self._path.unlink(missing_ok=True)
         self._listening.close()
 
     async def serve(self, told_to_stop: asyncio.Event) -> None:
         """Return when told to, or when nobody has wanted anything for a while."""
         while not told_to_stop.is_set():
-            if self._open or not self._service.scheduler.is_idle:
+            if self._open or not self._service.is_idle:
                 self._used_at = time.monotonic()
             elif time.monotonic() - self._used_at >= IDLE_S:
                 return
@@ -199,7 +223,10 @@ class Channel:
         self._open += 1
         with contextlib.closing(writer):
             try:
-                answer = await self._answer_to(loads(await reader.readline()))
+                asked = loads(await reader.readline())
+                if self._is_over:
+                    return  # so that it is asked again, of the next process
+                answer = await self._answer_to(asked)
                 writer.write(dumps(answer) + b"\n")
                 await writer.drain()
             except OSError:
@@ -214,6 +241,13 @@ class Channel:
                     return {"answer": await self._service.jobs()}
                 case "job":
                     return {"answer": await self._service.job(asked["job"])}
+                case "tasks":
+                    return {"answer": await self._service.tasks()}
+                case "documents":
+                    return {"answer": await self._service.documents(asked["database"])}
+                case "wake":
+                    self._used_at = time.monotonic()
+                    return {"answer": True}
             principal = Principal(asked["name"], tuple(asked["roles"]))
             status, answer = await self._service.replicate(asked["body"], principal)
             return {"status": status, "answer": answer}

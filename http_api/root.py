@@ -111,7 +111,10 @@ async def dbs_info_of(request: Request) -> web.StreamResponse:
 
 
 async def active_tasks(request: Request) -> web.StreamResponse:
-    tasks = [{"node": NODE, **task, "pid": f"<0.{task['pid']}.0>"} for task in request.server.tasks()]
+    service = request.app.replications
+    found = [*request.server.tasks(), *(await service.tasks() if service is not None else ())]
+    found.sort(key=lambda task: int(task["started_on"]))
+    tasks = [{"node": NODE, **task, "pid": f"<0.{task['pid']}.0>"} for task in found]
     return response.json(request, 200, tasks)
 
 

@@ -29,13 +29,14 @@ from couchlite.lockout import Failures
 from couchlite.provision import Credentials
 from couchlite.server import Server
 from couchlite.user_store import open_accounts
+from replicator import Here
 
 from . import logs, memory
 from .access_log import AccessLog
 from .app import App
 from .metrics import Metrics
 from .protocol import listen
-from .replication_service import Replications
+from .replication_service import LOOPBACK, InProcess, Replications, has_requests
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What stops a server."""
@@ -145,6 +146,8 @@ async def _serve(
         app = App(server, accounts, metrics=shared.metrics, access_log=access_log, replications=replications)
         listener = await listen(app, serving.host, serving.port, tls=serving.tls, reuse_port=True)
         ready()
+        if not worker and has_requests(server):
+            _start_replications(app, serving)
         housekeeping = asyncio.create_task(_keep_house(server, accounts, shared.metrics))
         if serving.administrator is not None and not worker:
             await _compare(serving.administrator, accounts)
@@ -158,6 +161,14 @@ async def _serve(
         server.close()
         if access_log is not None:
             access_log.flush()
+
+
+def _start_replications(app: App, serving: Serving) -> None:
+    """Go on with what the documents of replicator databases have asked for."""
+    if app.replications is None:
+        here = Here("http" if serving.tls is None else "https", {serving.host, *LOOPBACK}, serving.port)
+        app.replications = InProcess(app.server, app.accounts, app.functions, here)
+    app.replications.wake()
 
 
 async def _keep_house(server: Server, accounts: Accounts, metrics: Metrics) -> None:

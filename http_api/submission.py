@@ -168,6 +168,7 @@ async def store(
                 validation.find_parent(snapshot, edit)
         await receive()
     [result] = await _write(database, [edit], new_edits=new_edits)
+    system_documents.written(request)
     if isinstance(result, CouchliteError):
         raise result
     return result
@@ -181,7 +182,9 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
     database = request.database()
     results: list[Result | None] = list(await _refusals(request, edits, new_edits=new_edits))
     if not any(results) and not any(local.is_local(edit.id) for edit in edits):
-        return await _write(database, edits, new_edits=new_edits)
+        results_of_all = await _write(database, edits, new_edits=new_edits)
+        system_documents.written(request)
+        return results_of_all
     for at, edit in enumerate(edits):
         if results[at] is None and local.is_local(edit.id):
             try:
@@ -190,6 +193,7 @@ async def submit(request: Request, edits: Sequence[Edit], *, new_edits: bool = T
                 results[at] = error
     places = [at for at, result in enumerate(results) if result is None]
     written = await _write(database, [edits[at] for at in places], new_edits=new_edits)
+    system_documents.written(request)
     for at, result in zip(places, written, strict=True):
         results[at] = result
     return [result for result in results if result is not None]

@@ -20,6 +20,8 @@ from couchlite.security import check_admin
 from couchlite.snapshot import Snapshot
 from replicator import documents as replications
 
+from . import replication_service
+
 if TYPE_CHECKING:
     from .request import Request
 
@@ -74,6 +76,12 @@ def _as_another(revision: Revision, fields: dict[str, object]) -> Revision:
     rev = Rev(revision.rev.generation, digest)
     path = (rev, *revision.path[1:]) if revision.path else ()
     return replace(revision, rev=rev, body=dumps(fields), path=path)
+
+
+def written(request: Request) -> None:
+    """Documents were written: those of a replicator database may ask for replications."""
+    if is_replicator(request):
+        replication_service.of(request).wake()
 
 
 async def refusals(

@@ -9,11 +9,13 @@ from .http_client import tls_context
 from .http_peer import HttpPeer
 from .ledger import Ledger
 from .local_peer import LocalPeer
-from .options import Endpoint, Options, parse
+from .local_requests import LocalRequests
+from .options import Endpoint, Options, parse, parse_endpoint
 from .peer import Peer, Refusal
 from .peers import Here, Peers
 from .pipeline import Replication
 from .record import Limits
+from .requests import Requests
 from .scheduler import Scheduler
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Ledger",
     "Limits",
     "LocalPeer",
+    "LocalRequests",
     "Options",
     "Peer",
     "PeerFailure",
@@ -34,8 +37,10 @@ __all__ = [
     "Replication",
     "ReplicationError",
     "ReplicationId",
+    "Requests",
     "Scheduler",
     "parse",
+    "parse_endpoint",
     "read_filter_code",
     "replication_id",
     "tls_context",

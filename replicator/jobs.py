@@ -1,7 +1,10 @@
-"""One replication as a job: run, watched, and run again after a failure if it is continuous.
+"""One replication as a job: what is asked for, what it is doing, and one run of it at a time.
 
-What must stay true here: a job that fails waits longer each time, and never spins; what it shows of itself
-has no credentials in it.
+A run ends with the record of the last checkpoint, with an error, or asleep: a continuous replication whose
+source rests gives everything back, and its scheduler (scheduler.py) starts it again when the source moves.
+
+What must stay true here: it falls asleep only where a checkpoint has noted how far it has come; what a job
+shows of itself has no credentials in it.
 """
 
 from __future__ import annotations
@@ -10,17 +13,15 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import random
+import os
 import time
-from collections import deque
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, NamedTuple
 
 from couchlite.errors import CouchliteError
-from couchlite.tasks import Task
 
 from .checkpoint import Checkpoints, ReplicationId
+from .documents import iso8601, without_password
 from .errors import ReplicationError
 from .ledger import Ledger
 from .options import Options
@@ -30,108 +31,125 @@ from .pipeline import Replication
 from .wire import seq_text
 
 NODE = "couchdb@127.0.0.1"
-HISTORY_MAX = 20
-"""Events kept of a job, as in CouchDB."""
-RETRY_MIN_S = 1.0
-RETRY_MAX_S = 600.0
-STEADY_S = 120.0
-"""A job that ran for so long had recovered: its next failure counts as the first."""
 WATCH_S = 0.6
-"""What a job shows of itself is this old at most, while it moves; a task can't be updated more often."""
+"""What a job shows of itself is this old at most, while it moves."""
+CROWDED_WATCH_S = 1.0
+"""How often it is looked whether a run rests while others wait for its place."""
+
+State = Literal["pending", "running", "crashing"]
 
 log = logging.getLogger("replicator")
 _numbers = itertools.count(1)
 
 
+class Origin(NamedTuple):
+    """Who wants a replication: somebody, by a document or by _replicate."""
+
+    user: str | None
+    database: str | None = None
+    doc_id: str | None = None
+
+
+class Patience(NamedTuple):
+    """When a run whose source rests shall fall asleep: after how many seconds; None: never."""
+
+    idle_s: float | None
+    is_crowded: bool = False
+
+
 class Job:
-    """A replication of somebody called `user`."""
+    """A replication that somebody wants.
+
+    :param patience: asked now and then while a run's source rests.
+    :param history_max: how many events are kept.
+    :param completed: told of the end of a one-shot replication before the job ends; it makes sure that
+        the end is known even if this process dies.
+    """
 
     def __init__(
         self,
         replication_id: ReplicationId,
         options: Options,
-        user: str | None,
+        origin: Origin,
         peers: Peers,
-        tasks: Path,
         ledger: Ledger,
+        *,
+        patience: Callable[[Job], Patience] = lambda job: Patience(None),
+        history_max: Callable[[], int] = lambda: 20,
+        completed: Callable[[Mapping[str, Any]], Awaitable[None]] | None = None,
     ) -> None:
         self.id = replication_id
         self.options = options
-        self.user = user
+        self.origin = origin
+        self.completed = completed
+        self.state: State = "pending"
+        self.crashes = 0
+        """In a row."""
+        self.reason: str | None = None
+        """Why it crashed last."""
+        self.through_seq: Seq = 0
+        """Where the last run has got to."""
+        self.running_since = 0.0
+        self.result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.result.add_done_callback(_retrieve)
         self._peers = peers
-        self._tasks = tasks
         self._ledger = ledger
+        self._patience = patience
+        self._history_max = history_max
         self._number = next(_numbers)
-        self._started = time.time()
-        self._history: deque[dict[str, str]] = deque(maxlen=HISTORY_MAX)
-        self._crashes = 0
-        self._is_running = False
+        self._added_s = time.time()
+        self._started_s = 0.0
+        self._updated_s = 0.0
+        self._history: list[dict[str, str]] = []
         self._info: dict[str, Any] | None = None
-        self._running: asyncio.Task[dict[str, Any]] | None = None
+        self._stirred = asyncio.Event()
         self._event("added")
 
-    def start(self) -> asyncio.Task[dict[str, Any]]:
-        """Its result is the record of the last checkpoint, or why a one-shot replication failed."""
-        self._running = asyncio.create_task(self._run(), name=f"replication {self.id.text}")
-        return self._running
+    @property
+    def can_sleep(self) -> bool:
+        """Whether a further run goes on where the last one has ended."""
+        options = self.options
+        return options.continuous and options.use_checkpoints and options.since_seq is None
 
-    async def stop(self) -> None:
-        """End it where it is, with a last checkpoint."""
-        if self._running is not None:
-            self._running.cancel()
-            await asyncio.wait((self._running,))
+    # what happens to it
+
+    def admit(self) -> None:
+        """It is to be run."""
+        self.state = "running"
+        self._started_s = self._updated_s = time.time()
+        self._event("started")
+
+    def rest(self) -> None:
+        """It was stopped: others take their turn, or it is over."""
+        if self.state == "running":
+            self.state = "pending"
         self._event("stopped")
 
-    def shown(self) -> dict[str, Any]:
-        """As _scheduler/jobs lists it."""
-        return {
-            "database": None,
-            "id": self.id.text,
-            "pid": f"<0.{self._number}.0>" if self._is_running else None,
-            "source": self.options.source.url,
-            "target": self.options.target.url,
-            "user": self.user,
-            "doc_id": None,
-            "info": self._info,
-            "history": list(self._history),
-            "node": NODE,
-            "start_time": _iso8601(self._started),
-        }
+    def crash(self, error: CouchliteError, steady_s: float) -> None:
+        """A run has failed; one that had lasted `steady_s` had recovered from those before."""
+        is_steady = time.monotonic() - self.running_since >= steady_s
+        self.crashes = 1 if is_steady else self.crashes + 1
+        self.state = "crashing"
+        self.reason = f"{error.error}: {error.reason}"
+        self._event("crashed", reason=self.reason)
+        log.error("replication %s failed: %s", self.id.text, self.reason)
 
-    async def _run(self) -> dict[str, Any]:
-        while True:
-            begun = time.monotonic()
-            self._is_running = True
-            self._event("started")
-            try:
-                return await self._run_once()
-            except CouchliteError as failure:
-                error = failure
-            except Exception:
-                log.exception("replication %s failed", self.id.text)
-                error = ReplicationError("internal_server_error", "internal error, see the log")
-            finally:
-                self._is_running = False
-            self._crash(error)
-            if not self.options.continuous:
-                raise error
-            if time.monotonic() - begun >= STEADY_S:
-                self._crashes = 1
-            wait_s = min(RETRY_MIN_S * 2 ** (self._crashes - 1), RETRY_MAX_S)
-            await asyncio.sleep(wait_s * random.uniform(0.75, 1.25))
+    def stir(self) -> None:
+        """Let the run ask for its patience again."""
+        self._stirred.set()
 
-    def _crash(self, error: CouchliteError) -> None:
-        self._crashes += 1
-        reason = f"{error.error}: {error.reason}"
-        self._event("crashed", reason=reason)
-        self._info = {"error": reason}
-        log.error("replication %s failed: %s", self.id.text, reason)
+    # a run
 
-    async def _run_once(self) -> dict[str, Any]:
+    async def run(self) -> dict[str, Any] | None:
+        """Run it to its end; the record of the last checkpoint, or None: it has fallen asleep.
+
+        :raises CouchliteError: it can't go on.
+        """
         options = self.options
+        self.running_since = time.monotonic()
         async with contextlib.AsyncExitStack() as opened:
             recorder = await opened.enter_async_context(
-                self._ledger.session(self.id.text, options, self.user)
+                self._ledger.session(self.id.text, options, self.origin.user)
             )
             source = await self._peers.source(options)
             opened.push_async_callback(source.close)
@@ -142,22 +160,43 @@ class Job:
                 await target.open(create=options.create_target, create_params=options.create_target_params),
             )
             checkpoints = await Checkpoints.read(source, target, infos, self.id.base, options)
-            moved = asyncio.Event()
             replication = Replication(
                 source,
                 target,
                 options,
                 checkpoints,
                 refused=self._note_refusal,
-                moved=moved.set,
+                moved=self._stirred.set,
                 recorder=recorder,
             )
-            self._info = _info(replication, checkpoints, None)
-            fields = self._task_fields() | self._info
-            task = opened.enter_context(Task(self._tasks, "replication", **fields))
-            watch = asyncio.create_task(self._watch(replication, checkpoints, source, task, moved))
-            opened.callback(watch.cancel)
-            return await replication.run()
+            self._show(replication, checkpoints, None)
+            return await self._run_watched(replication, checkpoints, source)
+
+    async def _run_watched(
+        self, replication: Replication, checkpoints: Checkpoints, source: Peer
+    ) -> dict[str, Any] | None:
+        running = asyncio.create_task(replication.run(), name=f"replication {self.id.text}")
+        watching = asyncio.create_task(self._watch(replication, checkpoints, source))
+        try:
+            await asyncio.wait((running, watching), return_when=asyncio.FIRST_COMPLETED)
+            if not running.done():
+                watching.result()
+                running.cancel()
+                await asyncio.wait((running,))
+            self._show(replication, checkpoints, None)
+            if not running.cancelled():
+                return running.result()
+            if checkpoints.committed_seq != replication.progress.through_seq:
+                raise ReplicationError(
+                    "checkpoint_commit_failure", "the last checkpoint could not be written"
+                )
+            self.through_seq = checkpoints.committed_seq
+            return None
+        finally:
+            watching.cancel()
+            if not running.done():
+                running.cancel()
+                await asyncio.wait((running,))  # for its last checkpoint
 
     def _note_refusal(self, refusal: Refusal) -> None:
         log.warning(
@@ -170,57 +209,127 @@ class Job:
             ascii(refusal.reason),
         )
 
-    # what is shown
-
-    async def _watch(
-        self,
-        replication: Replication,
-        checkpoints: Checkpoints,
-        source: Peer,
-        task: Task,
-        moved: asyncio.Event,
-    ) -> None:
+    async def _watch(self, replication: Replication, checkpoints: Checkpoints, source: Peer) -> None:
+        """Keep up to date what is shown; return when the run may fall asleep."""
+        progress = replication.progress
+        known: Any = None
+        resting_since = time.monotonic()
         while True:
             await asyncio.sleep(WATCH_S)
-            moved.clear()
-            pending = None
-            with contextlib.suppress(CouchliteError):
-                pending = await source.count_pending(replication.progress.through_seq)
-            self._info = _info(replication, checkpoints, pending)
-            task.update(**self._info)
-            await moved.wait()
+            self._stirred.clear()
+            now = (
+                progress.highest_seq,
+                progress.through_seq,
+                checkpoints.committed_seq,
+                progress.stats.shown(),
+            )
+            if now != known:
+                if known is None or now[:2] != known[:2]:
+                    resting_since = time.monotonic()
+                known = now
+                self._show(replication, checkpoints, await _pending(source, progress.through_seq))
+            patience = self._patience(self) if self.can_sleep else Patience(None)
+            rested_s = time.monotonic() - resting_since
+            if patience.idle_s is not None and rested_s >= patience.idle_s:
+                through = progress.through_seq
+                is_through = through == progress.highest_seq and await _pending(source, through) == 0
+                if is_through and through == progress.highest_seq:
+                    return
+            wait_s = CROWDED_WATCH_S if patience.is_crowded else patience.idle_s
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stirred.wait(), wait_s)
 
-    def _task_fields(self) -> dict[str, Any]:
+    # what is shown
+
+    def shown(self) -> dict[str, Any]:
+        """As _scheduler/jobs lists it."""
         return {
-            "user": self.user,
+            "database": self.origin.database,
+            "id": self.id.text,
+            "pid": f"<0.{self._number}.0>" if self.state == "running" else None,
+            "source": self.options.source.url,
+            "target": self.options.target.url,
+            "user": self.origin.user,
+            "doc_id": self.origin.doc_id,
+            "info": self._info,
+            "history": list(self._history),
+            "node": NODE,
+            "start_time": iso8601(self._added_s),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """As _scheduler/docs lists the document that wants it."""
+        return {
+            "doc_id": self.origin.doc_id,
+            "database": self.origin.database,
+            "id": self.id.text,
+            "node": NODE,
+            "source": self.options.source.url,
+            "target": self.options.target.url,
+            "state": self.state,
+            "info": {"error": self.reason} if self.state == "crashing" else self._info,
+            "error_count": self.crashes,
+            "last_updated": self._history[0]["timestamp"],
+            "start_time": iso8601(self._added_s),
+            "source_proxy": _proxy(self.options.source.proxy),
+            "target_proxy": _proxy(self.options.target.proxy),
+        }
+
+    def task(self) -> dict[str, Any]:
+        """As _active_tasks lists it while it is running."""
+        return {
+            "type": "replication",
+            "started_on": int(self._started_s),
+            "updated_on": int(self._updated_s),
+            "pid": str(os.getpid()),
+            "user": self.origin.user,
             "replication_id": self.id.text,
-            "database": None,
-            "doc_id": None,
+            "database": self.origin.database,
+            "doc_id": self.origin.doc_id,
             "source": self.options.source.url,
             "target": self.options.target.url,
             "continuous": self.options.continuous,
             "checkpoint_interval": self.options.checkpoint_interval_ms,
+            **(self._info or {}),
+        }
+
+    def outcome(self) -> dict[str, Any]:
+        """What is told of a replication that has come to its end."""
+        info = {name: value for name, value in (self._info or {}).items() if not name.endswith("_seq")}
+        checkpointed = (self._info or {}).get("checkpointed_source_seq", 0)
+        return {**info, "checkpointed_source_seq": checkpointed, "start_time": iso8601(self._added_s)}
+
+    def _show(self, replication: Replication, checkpoints: Checkpoints, pending: int | None) -> None:
+        progress = replication.progress
+        self._updated_s = time.time()
+        self._info = {
+            **progress.stats.shown(),
+            "changes_pending": pending,
+            "checkpointed_source_seq": _seq(checkpoints.committed_seq),
+            "source_seq": _seq(progress.highest_seq),
+            "through_seq": _seq(progress.through_seq),
         }
 
     def _event(self, kind: str, **more: str) -> None:
-        self._history.appendleft({"timestamp": _iso8601(time.time()), "type": kind, **more})
+        self._history.insert(0, {"timestamp": iso8601(time.time()), "type": kind, **more})
+        del self._history[max(1, self._history_max()) :]
 
 
-def _info(replication: Replication, checkpoints: Checkpoints, pending: int | None) -> dict[str, Any]:
-    """What is told of a replication while it runs."""
-    progress = replication.progress
-    return {
-        **progress.stats.shown(),
-        "changes_pending": pending,
-        "checkpointed_source_seq": _seq(checkpoints.committed_seq),
-        "source_seq": _seq(progress.highest_seq),
-        "through_seq": _seq(progress.through_seq),
-    }
+async def _pending(source: Peer, through_seq: Seq) -> int | None:
+    with contextlib.suppress(CouchliteError):
+        return await source.count_pending(through_seq)
+    return None
+
+
+def _retrieve(future: asyncio.Future[Any]) -> None:
+    """That nobody waits for a result is no mistake."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _proxy(url: str | None) -> str | None:
+    return None if url is None else without_password(url)
 
 
 def _seq(seq: Seq) -> str | int:
     return 0 if seq == 0 else seq_text(seq)
-
-
-def _iso8601(moment_s: float) -> str:
-    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -228,6 +228,11 @@ def _check_filter(options: Options) -> None:
 # --- endpoints
 
 
+def parse_endpoint(value: Any) -> Endpoint:
+    """One endpoint alone. :raises InvalidReplication:"""
+    return _endpoint(value, None)
+
+
 def _proxies(body: Mapping[str, Any]) -> tuple[str | None, str | None]:
     both, source, target = (body.get(name) or None for name in ("proxy", "source_proxy", "target_proxy"))
     if both is not None:

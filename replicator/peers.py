@@ -53,6 +53,10 @@ class Peers:
         self._functions = functions
         self._here = here
 
+    def database_followed(self, options: Options) -> str | None:
+        """The name of the source, if it is a database of this server; what it is read by doesn't matter."""
+        return self._local_name(options.source)
+
     async def source(self, options: Options) -> Peer:
         # Filter functions, and views as filters, are run by the HTTP API.
         is_plain = options.filter in BUILT_IN_FILTERS and not options.query_params
