@@ -15,7 +15,7 @@ from aiohttp import web
 
 from couchlite.database import Database
 from couchlite.doc_texts import PAGE_BYTES
-from couchlite.errors import BadRequest, QueryParseError
+from couchlite.errors import BadRequest, NotFound, QueryParseError
 from couchlite.jsontext import dumps, loads
 from replicator import ReplicationError, documents, parse_endpoint
 
@@ -90,8 +90,13 @@ def count(request: Request, name: str, default: int) -> int:
 async def _doc(request: Request, name: str, doc_id: str) -> web.StreamResponse:
     database = request.server.open(name)
     active = (await replication_service.of(request).documents(name)).get(doc_id)
-    shown = _from_document(name, doc_id, database.get(doc_id)) if active is None else _first_database(active)
-    return response.json(request, 200, shown)
+    if active is not None:
+        return response.json(request, 200, _first_database(active))
+    try:
+        fields = database.get(doc_id)
+    except NotFound:
+        raise NotFound() from None  # deleted or not
+    return response.json(request, 200, _from_document(name, doc_id, fields))
 
 
 async def _docs(request: Request, name: str) -> web.StreamResponse:

@@ -33,8 +33,8 @@ from .wire import seq_text
 NODE = "couchdb@127.0.0.1"
 WATCH_S = 0.6
 """What a job shows of itself is this old at most, while it moves."""
-CROWDED_WATCH_S = 1.0
-"""How often it is looked whether a run rests while others wait for its place."""
+CROWDED_WATCH_S = 0.25
+"""The same while others wait for its place, which it is to give away as soon as its source rests."""
 
 State = Literal["pending", "running", "crashing"]
 
@@ -215,7 +215,8 @@ class Job:
         known: Any = None
         resting_since = time.monotonic()
         while True:
-            await asyncio.sleep(WATCH_S)
+            patience = self._patience(self)
+            await asyncio.sleep(CROWDED_WATCH_S if patience.is_crowded else WATCH_S)
             self._stirred.clear()
             now = (
                 progress.highest_seq,
@@ -228,16 +229,17 @@ class Job:
                     resting_since = time.monotonic()
                 known = now
                 self._show(replication, checkpoints, await _pending(source, progress.through_seq))
-            patience = self._patience(self) if self.can_sleep else Patience(None)
             rested_s = time.monotonic() - resting_since
-            if patience.idle_s is not None and rested_s >= patience.idle_s:
+            patience = self._patience(self)
+            if self.can_sleep and patience.idle_s is not None and rested_s >= patience.idle_s:
                 through = progress.through_seq
                 is_through = through == progress.highest_seq and await _pending(source, through) == 0
                 if is_through and through == progress.highest_seq:
                     return
-            wait_s = CROWDED_WATCH_S if patience.is_crowded else patience.idle_s
+            if patience.is_crowded and self.can_sleep:
+                continue
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stirred.wait(), wait_s)
+                await asyncio.wait_for(self._stirred.wait(), patience.idle_s if self.can_sleep else None)
 
     # what is shown
 

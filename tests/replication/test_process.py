@@ -68,3 +68,61 @@ def test_a_server_stops_in_the_midst_of_replications(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 8
         assert list((tmp_path / "data" / "run").glob("replicator*")) == []
     assert "Traceback" not in server.output
+
+
+def state_of(server: Served, doc_id: str) -> Any:
+    return ask(server, "GET", f"/_scheduler/docs/_replicator/{doc_id}")[1].get("state")
+
+
+def endpoint(server: Served, name: str) -> dict[str, Any]:
+    basic = {"username": "adm", "password": "pass"}
+    return {"url": f"http://127.0.0.1:{server.port}/{name}", "auth": {"basic": basic}}
+
+
+def ask_for(server: Served, doc_id: str, **more: Any) -> None:
+    for name in ("a", "b"):
+        ask(server, "PUT", f"/{name}")
+    fields = {"source": endpoint(server, "a"), "target": endpoint(server, "b"), **more}
+    assert ask(server, "PUT", f"/_replicator/{doc_id}", fields)[0] == 201
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_documents_ask_for_survives_a_restart(tmp_path: Path, workers: str) -> None:
+    with served(tmp_path, "--workers", workers) as server:
+        ask_for(server, "always", continuous=True)
+        ask_for(server, "once", doc_ids=["x"])
+        wait_until(lambda: state_of(server, "always") == "running")
+        wait_until(lambda: state_of(server, "once") == "completed")
+        ask(server, "PUT", "/a/first", {})
+        wait_until(lambda: ask(server, "GET", "/b/first")[0] == 200)
+        port = server.port
+        done = ask(server, "GET", "/_replicator/once")[1]
+        server.stop()
+    with served(tmp_path, "--workers", workers, "--port", str(port)) as server:
+        wait_until(lambda: state_of(server, "always") == "running")
+        ask(server, "PUT", "/a/second", {})
+        wait_until(lambda: ask(server, "GET", "/b/second")[0] == 200)
+        assert ask(server, "GET", "/_replicator/once")[1] == done
+
+
+def test_a_replicator_that_is_killed_in_mid_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "2") as server:
+        workers = set(server.workers())
+        ask(server, "PUT", "/a")
+        for start in range(0, 20_000, 2_000):
+            docs = [{"_id": f"{number:05}", "text": "x" * 200} for number in range(start, start + 2_000)]
+            assert ask(server, "POST", "/a/_bulk_docs", {"docs": docs})[0] == 201
+        ask_for(server, "doc", checkpoint_interval=100, worker_batch_size=100)
+
+        def is_under_way() -> bool:
+            return bool(ask(server, "GET", "/b")[1].get("doc_count", 0) > 1_000)
+
+        wait_until(is_under_way)
+        for replicator in set(server.workers()) - workers:
+            os.kill(replicator, signal.SIGKILL)
+        wait_until(lambda: state_of(server, "doc") == "completed", 60)
+        assert ask(server, "GET", "/b")[1]["doc_count"] == 20_000
+        stats = ask(server, "GET", "/_replicator/doc")[1]["_replication_stats"]
+        assert stats["docs_written"] <= 20_000
+        assert ask(server, "GET", "/_scheduler/jobs")[1]["jobs"] == []
+        assert set(server.workers()) & workers == workers
