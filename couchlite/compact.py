@@ -12,13 +12,13 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from . import edits, keys, records
 from .blobs import BlobStore
+from .conflicts import merge_bases
 from .engine import Engine, Reader, Space
 from .records import RevInfo
 from .resolutions import UndoNeeds
@@ -169,7 +169,9 @@ class _DropFromPage:
         retention = self.kept.retention
         retained = _retained(tree, retention.revisions)
         undoable = [node for rev in self.kept.undo.of(doc_id) if (node := tree.find(rev)) is not None]
-        bases = _merge_bases([leaf for leaf in tree.leaves() if not leaf.info.deleted], undoable)
+        living = [leaf for leaf in tree.leaves() if not leaf.info.deleted]
+        # What was merged may be living again.
+        bases = merge_bases([*living, *undoable]).union(undoable)
         numbers = []
         has_changed_bases = False
         for node in tree.nodes():
@@ -198,21 +200,6 @@ def _retained(tree: RevTree, revisions: int) -> set[Node]:
             retained.add(node)
             node = node.parent
     return retained
-
-
-def _merge_bases(living: Sequence[Node], undoable: Sequence[Node]) -> set[Node]:
-    """Where the path of a living leaf meets that of another, the two have their common ancestor. So too for
-    those that may be living again, which are kept themselves."""
-    bases: set[Node] = set(undoable)
-    seen: set[Node] = set()
-    for leaf in (*living, *undoable):
-        node: Node | None = leaf
-        while node is not None and node not in seen:
-            seen.add(node)
-            node = node.parent
-        if node is not None:
-            bases.add(node)
-    return bases
 
 
 def _sweep_blobs(engine: Engine, writer: Writer, blobs: BlobStore) -> int:

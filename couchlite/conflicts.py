@@ -215,6 +215,20 @@ class Inspection:
         return branches
 
 
+def merge_bases(nodes: Sequence[Node]) -> set[Node]:
+    """The youngest common ancestors of all pairs of `nodes`: where the path of one meets that of another."""
+    bases: set[Node] = set()
+    seen: set[Node] = set()
+    for leaf in nodes:
+        node: Node | None = leaf
+        while node is not None and node not in seen:
+            seen.add(node)
+            node = node.parent
+        if node is not None:
+            bases.add(node)
+    return bases
+
+
 def _has_body(node: Node) -> bool:
     info: RevInfo | None = node.info
     return info is not None and bool(info.body)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import (
+    base_bodies,
     changes,
     check,
     compact,
@@ -403,6 +404,13 @@ class Database:
         prepared = resolutions.prepare(plan, self.codec)
         future = self.writer.submit(lambda txn: resolutions.apply(txn, context, plan, prepared))
         return _then_discard(future, plan.edits)
+
+    def submit_bases(self, edit_list: Sequence[Edit]) -> Future[int]:
+        """Take over bodies of merge bases that are lacking here; how many were. Each edit names its revision
+        as its path; see base_bodies.store."""
+        context = self._context
+        prepared = edits.prepare_all(edit_list, self.codec, new_edits=False)
+        return self.writer.submit(lambda txn: base_bodies.store(txn, context, prepared))
 
     def resolutions(self, doc_id: str | None = None) -> Iterator[Resolution]:
         """What was resolved here, newest first; of one document, if told."""

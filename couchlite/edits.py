@@ -215,7 +215,7 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
                 raise Conflict()
             rev = _resolved_revision(txn, prepared, parent, head.body)
             _check_room(prepared, head.size)
-            info, size = _store_body(txn, context, prepared, rev)
+            info, size = store_body(txn, context, prepared, rev)
             tree, stemmed = records.extend_chain(chain, rev.digest, info, txn.state.revs_limit)
             for number in stemmed:
                 delete_body(txn, number)
@@ -245,7 +245,7 @@ def _first_edit(txn: WriteTxn, context: Context, prepared: Prepared, id_bytes: b
         raise Conflict()
     assert prepared.rev is not None
     _check_room(prepared, 0)
-    info, size = _store_body(txn, context, prepared, prepared.rev)
+    info, size = store_body(txn, context, prepared, prepared.rev)
     flags = records.DELETED if edit.deleted else 0
     _put_document(txn, id_bytes, None, flags, info.body, size, prepared.rev, b"")
     return prepared.rev
@@ -290,7 +290,7 @@ def _append_to_tree(
     _check_room(prepared, replaced)
     _stem(txn, tree)
     leaf = next(node for node in tree.leaves() if isinstance(node.info, _Unwritten))
-    leaf.info, _size = _store_body(txn, context, prepared, path[0])
+    leaf.info, _size = store_body(txn, context, prepared, path[0])
     put_tree(txn, prepared.edit.id.encode(), head, tree)
     return path[0]
 
@@ -362,7 +362,7 @@ def graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepared
     for node in unwritten:
         taken: Prepared = node.info.prepared
         _resolve_stubs_from_path(txn, taken.edit, node)
-        info, _size = _store_body(txn, context, taken, node.rev)
+        info, _size = store_body(txn, context, taken, node.rev)
         node.info = info if node.is_leaf else RevInfo(info.body, info.deleted, 0)
     if unwritten or record is None or tree.to_runs() != records.decode_tree(record).to_runs():
         put_tree(txn, id_bytes, head, tree)
@@ -373,7 +373,7 @@ def _graft_single(txn: WriteTxn, context: Context, id_bytes: bytes, prepared: Pr
     edit = prepared.edit
     if any(attachment.stub for attachment in edit.attachments):
         raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
-    info, size = _store_body(txn, context, prepared, edit.path[0])
+    info, size = store_body(txn, context, prepared, edit.path[0])
     flags = records.DELETED if edit.deleted else 0
     _put_document(txn, id_bytes, None, flags, info.body, size, edit.path[0], b"")
 
@@ -404,7 +404,7 @@ class _Unwritten(NamedTuple):
 # --- what both share
 
 
-def _store_body(txn: WriteTxn, context: Context, prepared: Prepared, rev: Rev) -> tuple[RevInfo, int]:
+def store_body(txn: WriteTxn, context: Context, prepared: Prepared, rev: Rev) -> tuple[RevInfo, int]:
     """Write a revision's body and attachments; what the tree keeps of it, and its size."""
     edit = prepared.edit
     attachments = _attachment_infos(txn, context, edit, rev) if edit.attachments else ()

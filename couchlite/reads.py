@@ -105,10 +105,13 @@ class Document:
         """Winner first."""
         return self.tree.sorted_leaves(_is_deleted)
 
-    def revision(self, reader: Reader, codec: BodyCodec, node: Node) -> Revision | MissingRev:
-        """The revision at `node` with its path, or MissingRev when its body is gone."""
+    def revision(
+        self, reader: Reader, codec: BodyCodec, node: Node, *, merge_bases: bool = False
+    ) -> Revision | MissingRev:
+        """The revision at `node` with its path, or MissingRev when its body is gone; with `merge_bases` one
+        that was kept for merging counts as being here."""
         info: RevInfo | None = node.info
-        if info is None or not info.is_readable:
+        if info is None or not (info.body if merge_bases else info.is_readable):
             return MissingRev(node.rev)
         path = tuple(self.tree.path(node))
         return load(reader, codec, self.id, self.head, node.rev, info.body, info.deleted, path)
@@ -132,9 +135,10 @@ def open_revs(
     revs: Sequence[Rev] | None,
     *,
     latest: bool = False,
+    merge_bases: bool = False,
 ) -> list[Revision | MissingRev]:
     """The revisions asked for (None: all leaves), in that order; with `latest`, the leaves each one has led
-    to.
+    to; with `merge_bases` also those whose bodies are kept for merging only.
 
     Source: couch_db:open_doc_revs_int with couch_key_tree:get and get_key_leafs.
     """
@@ -145,7 +149,7 @@ def open_revs(
     else:
         nodes = [node for rev in revs for node in _named(found.tree, rev, latest)]
     return [
-        node if isinstance(node, MissingRev) else found.revision(reader, codec, node)
+        node if isinstance(node, MissingRev) else found.revision(reader, codec, node, merge_bases=merge_bases)
         for node in _distinct(nodes)
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from . import (
+    base_bodies,
     changes,
     conflicts,
     doc_texts,
@@ -74,10 +75,17 @@ class Snapshot:
         return found
 
     def open_revs(
-        self, document: Document | None, revs: Sequence[Rev] | None, *, latest: bool = False
+        self,
+        document: Document | None,
+        revs: Sequence[Rev] | None,
+        *,
+        latest: bool = False,
+        merge_bases: bool = False,
     ) -> list[Revision | MissingRev]:
         """See reads.open_revs."""
-        return reads.open_revs(self.reader, self._codec, document, revs, latest=latest)
+        return reads.open_revs(
+            self.reader, self._codec, document, revs, latest=latest, merge_bases=merge_bases
+        )
 
     def revs_diff(self, doc_id: str, revs: Sequence[Rev]) -> RevsDiff | None:
         return reads.revs_diff(self.reader, doc_id, revs)
@@ -176,6 +184,10 @@ class Snapshot:
     def kept_revision(self, document: Document, node: Node) -> Revision | None:
         """A revision whose body is here, be it for merging only; None when it is gone."""
         return conflicts.revision(self.reader, self._codec, document, node)
+
+    def lacking_bases(self, ids: Sequence[str]) -> dict[str, list[Rev]]:
+        """Whose bodies are lacking to merge these documents; see base_bodies.lacking."""
+        return base_bodies.lacking(self.reader, ids)
 
     def sides(self, doc_id: str, chosen: Sequence[Rev] = ()) -> Sides:
         """What a three-way merge of a document's leaves takes; see proposals.sides."""

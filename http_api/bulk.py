@@ -197,6 +197,8 @@ class _BulkGet:
         self._database = request.database()
         self._items = items
         self._options = options
+        # Asked for by couchlite's replicator: what is kept for merging a conflict is served, too.
+        self._merge_bases = request.query_flag("merge_bases")
         self._hides = not request.principal.is_admin and system_documents.concerns(request)
 
     async def send_json(self) -> web.StreamResponse:
@@ -292,7 +294,12 @@ class _BulkGet:
             options = replace(options, atts_since=wanted.atts_since, flags=options.flags | {"attachments"})
         revs = None if wanted.rev is None else [wanted.rev]
         with self._database.snapshot() as snapshot:
-            results = snapshot.open_revs(snapshot.document(wanted.id), revs, latest="latest" in options)
+            results = snapshot.open_revs(
+                snapshot.document(wanted.id),
+                revs,
+                latest="latest" in options,
+                merge_bases=self._merge_bases,
+            )
         if not results:
             return [_Failed(wanted.id, "undefined", "not_found", "missing")]
         results.sort(key=lambda result: (isinstance(result, MissingRev), result.rev))

@@ -7,6 +7,8 @@
     POST /{db}/_conflicts/{docid}/_undo          undo a resolution: {"resolution": number}
     GET  /{db}/_conflicts/{docid}/_resolutions   what was resolved of it, by whom, if it can be undone
     GET  /{db}/_conflicts/_resolutions           the same of all documents
+    POST /{db}/_conflicts/_missing_bases         whose bodies are lacking for merging: {"ids": [...]}
+    POST /{db}/_conflicts/_bases                 these bodies, from a peer that has them: {"docs": [...]}
 
 CouchDB has no such thing: `_conflicts` is no document's id there, and it says so. An id may have its slashes
 escaped or not. docs/conflicts.md explains the members.
@@ -30,6 +32,7 @@ from couchlite.conflicts import PAGE_ROWS, Branch, ConflictCounts, ConflictRow, 
 from couchlite.document import Edit
 from couchlite.errors import BadRequest, CouchliteError, IllegalDocumentId, NotFound, QueryParseError
 from couchlite.jsontext import dumps
+from couchlite.landing import landed
 from couchlite.merging import Merged, Rules
 from couchlite.proposals import Sides, describe_clash
 from couchlite.resolution_log import Resolution
@@ -43,7 +46,7 @@ from .documents import fairly
 from .listings import ALL, id_range
 from .request import Request, boolean, is_text, positive_integer
 from .response import Stream
-from .submission import carry_out, read_document
+from .submission import carry_out, read_document, read_documents
 from .view_options import ViewOptions, read_options
 
 PAGE_BODIES = 32
@@ -82,6 +85,10 @@ async def post(request: Request) -> web.StreamResponse:
     match request.segments[2:]:
         case []:
             raise BadRequest("POST needs a document's id: /{db}/_conflicts/{docid}")
+        case ["_missing_bases"]:
+            return await _missing_bases(request)
+        case ["_bases"]:
+            return await _bases(request)
         case [*names, "_merge"]:
             return await _merge(request, _id(names))
         case [*names, "_undo"]:
@@ -319,6 +326,33 @@ async def _undo(request: Request, doc_id: str) -> web.StreamResponse:
 def _resolved(request: Request, done: Resolution) -> web.StreamResponse:
     answer = {"ok": True, "id": done.id, "rev": done.into.text, "resolution": done.number}
     return response.json(request, 201, answer)
+
+
+# --- what a replicator brings along
+
+
+async def _missing_bases(request: Request) -> web.StreamResponse:
+    ids = (await _body(request, "ids")).get("ids")
+    if not isinstance(ids, list) or not all(isinstance(doc_id, str) for doc_id in ids):
+        raise BadRequest("`ids` must be a list of document ids.")
+    missing: dict[str, list[Rev]] = {}
+    for at in range(0, len(ids), PAGE_ROWS):
+        with request.database().snapshot() as snapshot:
+            missing |= snapshot.lacking_bases(ids[at : at + PAGE_ROWS])
+        await asyncio.sleep(0)
+    shown = {doc_id: [rev.text for rev in revs] for doc_id, revs in missing.items()}
+    return response.json(request, 200, {"missing": shown})
+
+
+async def _bases(request: Request) -> web.StreamResponse:
+    docs = (await _body(request, "docs")).get("docs")
+    if not isinstance(docs, list):
+        raise BadRequest("`docs` must be a list of documents.")
+    edits = read_documents(request, docs)
+    if not all(edit.path for edit in edits):
+        raise BadRequest("Each document needs its revision.")
+    stored = await landed(request.database().submit_bases(edits))
+    return response.json(request, 201, {"ok": True, "stored": stored})
 
 
 # --- the record

@@ -50,6 +50,8 @@ class Answer(NamedTuple):
     value: Any
     """The body as JSON; None if it is none."""
     size: int
+    server: str = ""
+    """How the server calls itself."""
 
 
 class _Repeat(Exception):
@@ -365,10 +367,10 @@ class _Patience:
 
 async def _read(response: aiohttp.ClientResponse) -> Answer:
     data = await response.read()
-    try:
-        return Answer(response.status, loads(data), len(data))
-    except BadRequest:
-        return Answer(response.status, None, len(data))
+    value = None
+    with contextlib.suppress(BadRequest):
+        value = loads(data)
+    return Answer(response.status, value, len(data), response.headers.get("Server", ""))
 
 
 def _host(url: str) -> tuple[str, str | None, int | None]:

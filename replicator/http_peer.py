@@ -56,6 +56,7 @@ class HttpPeer:
         self._batch = BatchSize(options.worker_batch_size)
         self._bulk_get = options.use_bulk_get
         self._knows_encodings: bool | None = None
+        self._is_couchlite = False
 
     @property
     def batch_docs_max(self) -> int:
@@ -74,6 +75,7 @@ class HttpPeer:
         value = answer.value if answer.status == 200 and isinstance(answer.value, dict) else {}
         if "update_seq" not in value or "instance_start_time" not in value:
             raise EndpointRefused.missing(self.name)
+        self._is_couchlite = "couchlite" in answer.server
         return PeerInfo(value["update_seq"], str(value["instance_start_time"]))
 
     def _check_access(self, answer: Answer) -> None:
@@ -233,6 +235,30 @@ class HttpPeer:
             doc = Doc(wanted.id, value["_rev"], value=value)
             parts = wire.following_parts(value)
             yield StreamedDoc(doc, parts, Bodies(self._client, doc, parts, digests).singly())
+
+    async def lacking_bases(self, ids: Sequence[str]) -> list[Missing]:
+        if not self._is_couchlite:
+            return []
+        body = dumps({"ids": list(ids)})
+        answer = await self._client.ask("POST", "_conflicts/_missing_bases", body=body, raises=False)
+        if answer.status != 200:
+            self._is_couchlite = False  # an older one, or one that doesn't let us
+            return []
+        return wire.lacking_bases(answer.value)
+
+    async def read_bases(self, wanted: Sequence[Missing]) -> list[Doc]:
+        if not self._bulk_get:
+            return []
+        query = {"revs": "true", "merge_bases": "true"}
+        body = wire.bases_body(wanted)
+        answer = await self._client.ask("POST", "_bulk_get", query=query, body=body, raises=False)
+        return wire.bases(answer.value) if answer.status == 200 else []
+
+    async def store_bases(self, docs: Sequence[Doc]) -> None:
+        body = b'{"docs":[%b]}' % b",".join([doc.text for doc in docs])
+        answer = await self._client.ask("POST", "_conflicts/_bases", body=body, raises=False)
+        if answer.status != 201:
+            raise self._client.failure("bases_failed", answer)
 
     async def read_doc(self, doc_id: str) -> dict[str, Any] | None:
         answer = await self._client.ask("GET", wire.escape_id(doc_id))

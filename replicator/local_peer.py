@@ -248,6 +248,20 @@ class LocalPeer:
             doc = Doc(result.id, result.rev.text, text=text)
             yield StreamedDoc(doc, parts, multipart.bodies_of(parts))
 
+    async def lacking_bases(self, ids: Sequence[str]) -> list[Missing]:
+        with self._database.snapshot() as snapshot:
+            lacking = snapshot.lacking_bases(ids)
+        return [Missing(doc_id, [rev.text for rev in revs]) for doc_id, revs in lacking.items()]
+
+    async def read_bases(self, wanted: Sequence[Missing]) -> list[Doc]:
+        docs = []
+        for item in wanted:
+            with self._database.snapshot() as snapshot:
+                revs = [Rev.parse(rev) for rev in item.revs]
+                found = snapshot.open_revs(snapshot.document(item.id), revs, merge_bases=True)
+            docs += [_doc(result) for result in found if isinstance(result, Revision)]
+        return docs
+
     async def read_doc(self, doc_id: str) -> dict[str, Any] | None:
         database = self._database
         try:
@@ -282,6 +296,10 @@ class LocalPeer:
         if accepted:
             await self._write(database, accepted)
         return refused
+
+    async def store_bases(self, docs: Sequence[Doc]) -> None:
+        limits = self._limits()
+        await asyncio.wrap_future(self._database.submit_bases([self._edit(doc, limits) for doc in docs]))
 
     async def put(self, streamed: StreamedDoc) -> Refusal | None:
         doc = streamed.doc

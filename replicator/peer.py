@@ -167,6 +167,19 @@ class Peer(Protocol):
         """
         ...
 
+    async def lacking_bases(self, ids: Sequence[str]) -> list[Missing]:
+        """Which of these documents are in conflict here and can't be merged for want of the body of what the
+        leaves come from, and which revisions that are. Nothing where the server doesn't know of such."""
+        ...
+
+    async def read_bases(self, wanted: Sequence[Missing]) -> list[Doc]:
+        """These very revisions, without the data of attachments, as far as their bodies are here."""
+        ...
+
+    async def store_bases(self, docs: Sequence[Doc]) -> None:
+        """Take over bodies that `lacking_bases` told of."""
+        ...
+
     async def read_doc(self, doc_id: str) -> dict[str, Any] | None:
         """The winner of a document, design or local; None when it isn't there."""
         ...

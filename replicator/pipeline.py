@@ -24,6 +24,7 @@ from typing import Any, Generic, TypeVar
 
 from couchlite.errors import CouchliteError, MissingStub
 
+from . import merge_bases
 from .checkpoint import Checkpoints
 from .errors import EndpointRefused, PeerFailure
 from .options import Options
@@ -268,13 +269,13 @@ class Replication:
     async def _copy_singly(self, item: Missing) -> None:
         """Copy revisions with their attachments: from one stream into another. When either breaks, both are
         begun again with the revisions that are left."""
+        done: set[str] = set()
         try:
             backoff = Backoff(self._options.retries_per_request)
-            done: set[str] = set()
             while True:
                 try:
                     await self._copy(item, done)
-                    return
+                    break
                 except EndpointRefused:
                     raise
                 except (MissingStub, PeerFailure) as error:
@@ -283,9 +284,10 @@ class Replication:
                         # The target has let go of an ancestor meanwhile: send all attachments.
                         item = item._replace(ancestors=())
                     if not item.revs:
-                        return
+                        break
                     if not await backoff.wait():
                         raise
+            await merge_bases.carry(self._source, self._target, [(item.id, rev) for rev in done])
         finally:
             self._streams.release()
 
@@ -311,6 +313,7 @@ class Replication:
     async def _write(self) -> None:
         async for work, docs in self._fetched:
             await self._write_docs(docs)
+            await merge_bases.carry(self._source, self._target, [(doc.id, doc.rev) for doc in docs])
             self._end_part(work)
 
     async def _write_docs(self, docs: Sequence[Doc]) -> None:

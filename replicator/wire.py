@@ -130,6 +130,24 @@ def bulk_got(answer: Any, asked: Sequence[Missing]) -> Batch:
     return Batch(list(docs.values()), single)
 
 
+def lacking_bases(answer: Any) -> list[Missing]:
+    """An answer of _missing_bases."""
+    missing = answer.get("missing") if isinstance(answer, dict) else None
+    return [Missing(doc_id, revs) for doc_id, revs in missing.items()] if isinstance(missing, dict) else []
+
+
+def bases_body(wanted: Sequence[Missing]) -> bytes:
+    """The body of a _bulk_get for these very revisions."""
+    return dumps({"docs": [{"id": item.id, "rev": rev} for item in wanted for rev in item.revs]})
+
+
+def bases(answer: Any) -> list[Doc]:
+    """The documents of a _bulk_get, as far as there are."""
+    results = answer.get("results") if isinstance(answer, dict) else None
+    found = [_ok_docs(result) or [] for result in results if isinstance(result, dict)] if results else []
+    return [Doc(value["_id"], value["_rev"], value=value) for values in found for value in values]
+
+
 def _ok_docs(result: Any) -> list[dict[str, Any]] | None:
     rows = result.get("docs")
     if not isinstance(rows, list) or not rows or not all("ok" in row for row in rows):

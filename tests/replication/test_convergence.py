@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from couchlite import Conflict, Database, Server, document
+from couchlite import Conflict, Database, NotFound, Server, document
 from couchlite.javascript import FunctionPool
 from couchlite.security import SYSTEM
 from replicator import Checkpoints, Endpoint, LocalPeer, Options, Peer, Replication, ReplicationError
@@ -20,7 +20,9 @@ from replicator.peer import ChangesPage, ChangesQuery, Doc, Missing, Refusal, Se
 NAMES = ("a", "b", "c")
 DOCS = ("x", "y", "_design/z")
 EDITS = st.tuples(
-    st.sampled_from(["put", "delete", "resolve", "branch"]), st.sampled_from(NAMES), st.sampled_from(DOCS)
+    st.sampled_from(["put", "delete", "resolve", "merge", "undo", "branch"]),
+    st.sampled_from(NAMES),
+    st.sampled_from(DOCS),
 )
 REPLICATIONS = st.tuples(st.just("replicate"), st.permutations(NAMES), st.none() | st.integers(0, 12))
 COMPACTIONS = st.tuples(st.just("compact"), st.sampled_from(NAMES))
@@ -86,6 +88,11 @@ class World:
                 database.put(value | ({"_rev": live[0]} if live else {}))
         elif kind == "delete" and live:
             database.delete(doc_id, live[0])
+        elif kind == "merge" and len(live) > 1:
+            database.resolve(doc_id, live, {"merged": sorted(live)})
+        elif kind == "undo":
+            with contextlib.suppress(Conflict, NotFound, StopIteration):
+                database.undo(next(database.resolutions(doc_id)).number)
         elif kind == "resolve":
             for rev in live[1:]:
                 database.delete(doc_id, rev)

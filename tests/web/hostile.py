@@ -207,6 +207,8 @@ CALLS: dict[str, st.SearchStrategy[Any]] = {
     "POST /db/_purge": REVS_OF_IDS,
     "POST /db/_conflicts/doc": _object(leaves=SOME_IDS, only=SOME_IDS, document=DOCUMENTS, pick=IDS),
     "POST /db/_conflicts/doc/_merge": _object(only=SOME_IDS, rules=st.dictionaries(IDS, IDS)),
+    "POST /db/_conflicts/_missing_bases": _object(ids=SOME_IDS),
+    "POST /db/_conflicts/_bases": BATCHES,
     "POST /db/_conflicts/doc/_undo": _object(resolution=NUMBERS),
     "POST /db/_all_docs": QUERIES,
     "POST /db/_all_docs/queries": _object(queries=st.lists(QUERIES, max_size=3)),
