@@ -48,7 +48,8 @@ def store(txn: WriteTxn, context: Context, prepared: Sequence[Prepared]) -> int:
 
 def _store(txn: WriteTxn, context: Context, prepared: Prepared) -> bool:
     edit = prepared.edit
-    key = keys.find(txn.kv, Space.DOCS, edit.id.encode())
+    doc_id = edit.id.encode()
+    key = keys.find(txn.kv, Space.DOCS, doc_id)
     record = None if key is None else txn.kv.get(Space.DOCS, key)
     if key is None or record is None or not record[0] & records.CONFLICTED:
         return False
@@ -58,7 +59,9 @@ def _store(txn: WriteTxn, context: Context, prepared: Prepared) -> bool:
         return False
     info, _size = edits.store_body(txn, context, prepared, node.rev)
     node.info = RevInfo(info.body, info.deleted, 0, is_merge_base=True)
-    txn.kv.put(Space.DOCS, key, records.encode_doc(records.decode_head(record), records.encode_tree(tree)))
+    txn.kv.put(
+        Space.DOCS, key, records.encode_doc(doc_id, records.decode_head(record), records.encode_tree(tree))
+    )
     return True
 
 
