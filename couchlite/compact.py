@@ -9,11 +9,8 @@ milliseconds; a crash in the middle leaves a database that is merely compacted i
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from . import edits, keys, records
@@ -30,6 +27,7 @@ PAGE_DOCUMENTS = 500
 """Documents a write transaction goes through: some milliseconds during which other writers wait."""
 PAGE_BODIES = 2_000
 LOCK_FILE = "compact.lock"
+"""At most one compaction of a database at a time, over all processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,38 +56,8 @@ class Compaction:
     store_bytes_freed: int = 0
 
 
-class CompactionLock:
-    """At most one compaction of a database at a time, over all processes; the lock dies with its process."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path / LOCK_FILE
-
-    def acquire(self) -> int | None:
-        """A descriptor that holds the lock until it is closed; None when somebody else has it."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            return None
-        return descriptor
-
-    def is_held(self) -> bool:
-        try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-
-
 def run(engine: Engine, writer: Writer, blobs: BlobStore, retention: Retention, task: Task) -> Compaction:
-    """Compact a database; the caller holds its CompactionLock."""
+    """Compact a database; the caller holds its lock (LOCK_FILE)."""
     done = Compaction()
     oldest_kept = None
     if retention.seconds:

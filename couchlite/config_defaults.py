@@ -103,6 +103,12 @@ BUILT_IN: Sections = {
         "mode": "enforce",
         "threshold": "5",
     },
+    "couch_peruser": {
+        "database_prefix": "userdb-",
+        "delete_dbs": "false",
+        "enable": "false",
+        "q": "1",
+    },
     "couch_passwords_cache": {"enable": "true", "max_idle": "600000", "max_objects": "10000"},
     "cors": {"credentials": "false", "headers": "", "methods": "", "origins": ""},
     "csp": {"attachments_enable": "true", "attachments_header_value": "sandbox"},

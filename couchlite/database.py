@@ -34,7 +34,7 @@ from . import (
 from .blobs import BlobStore
 from .catalog import Entry
 from .changes import ChangeRow
-from .compact import LEAVES_ONLY, Compaction, CompactionLock, Retention
+from .compact import LEAVES_ONLY, Compaction, Retention
 from .compression import BodyCodec
 from .conflicts import ConflictRow
 from .document import Edit
@@ -42,6 +42,7 @@ from .edits import Result
 from .engine import Space
 from .errors import NotFound
 from .feed import Feed
+from .file_lock import FileLock
 from .index import Indexes
 from .merging import Merged, Rules
 from .partitions import PartitionCounts
@@ -115,7 +116,7 @@ class Database:
         self._run_path = path.parent.parent / "run"
         self.gone = False
         """Deleted, or its server was closed."""
-        self._compaction = CompactionLock(path)
+        self._compaction = FileLock(path / compact.LOCK_FILE)
         self.feed = feed = Feed()
         self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
         self.blobs = BlobStore(path / BLOBS_DIRECTORY, gzip_policy)

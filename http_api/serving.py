@@ -28,6 +28,7 @@ from couchlite.errors import CouchliteError
 from couchlite.lockout import Failures
 from couchlite.provision import Credentials
 from couchlite.server import Server
+from couchlite.user_databases import UserDatabases
 from couchlite.user_store import open_accounts
 from replicator import Here
 
@@ -149,13 +150,17 @@ async def _serve(
         if not worker and has_requests(server):
             _start_replications(app, serving)
         housekeeping = asyncio.create_task(_keep_house(server, accounts, shared.metrics))
+        user_databases = UserDatabases(server)
+        following = asyncio.create_task(user_databases.run())
         if serving.administrator is not None and not worker:
             await _compare(serving.administrator, accounts)
         if worker is not None and sys.platform != "linux":
             await _wait_as_child(told_to_stop)
         await told_to_stop.wait()
         housekeeping.cancel()
+        user_databases.stop()
         await listener.close(serving.grace_s)
+        await following
     finally:
         accounts.close()
         server.close()

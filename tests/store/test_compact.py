@@ -5,8 +5,9 @@ import os
 import pytest
 
 from couchlite import Database, Server, storage
-from couchlite.compact import CompactionLock, Retention
+from couchlite.compact import LOCK_FILE, Retention
 from couchlite.errors import NotFound
+from couchlite.file_lock import FileLock
 from couchlite.revision import Rev
 
 from .helpers import attachment, graft, statuses
@@ -115,7 +116,7 @@ def test_free_space_is_given_back_and_writes_go_on(
 
 def test_one_compaction_at_a_time_and_it_shows(database: Database) -> None:
     history(database, "a", 3)
-    held = CompactionLock(database.path).acquire()
+    held = FileLock(database.path / LOCK_FILE).acquire()
     assert held is not None
     assert database.info().compact_running
     assert database.compact().result() is None
