@@ -37,6 +37,7 @@ from .changes import ChangeRow
 from .compact import LEAVES_ONLY, Compaction, Retention
 from .compression import BodyCodec
 from .conflicts import ConflictRow
+from .counts import Counts, Mark, add_commit
 from .document import Edit
 from .edits import Result
 from .engine import Space
@@ -102,6 +103,7 @@ class Database:
         moved: Callable[[Entry, int], None],
         partition_bytes_max: Callable[[], int],
         gzip_policy: Callable[[], GzipPolicy] = GzipPolicy,
+        counts: Counts,
     ) -> None:
         self.name = entry.name
         self.uuid = entry.uuid
@@ -109,6 +111,8 @@ class Database:
         self.is_partitioned = bool(entry.props.get("partitioned"))
         """Document ids are `partition:id`; see partitions.py."""
         self._partition_bytes_max = partition_bytes_max
+        self.counts = counts
+        """The server's; see counts.py."""
         self.created_s = entry.created_s
         self.tag = entry.uuid[:12]
         """Ends the update sequences of this database, and of no other."""
@@ -131,7 +135,8 @@ class Database:
             with engine.read() as reader:
                 return reader.get(Space.META, records.dictionary_key(number))
 
-        def committed(state: State) -> None:
+        def committed(before: Mark, state: State, writes: int) -> None:
+            add_commit(counts, before, Mark.of(state), writes)
             feed.moved(state.update_seq)
             moved(entry, state.update_seq)
 
@@ -143,7 +148,7 @@ class Database:
 
     def snapshot(self) -> Snapshot:
         """One consistent look; `with database.snapshot() as snapshot:`. Close it before awaiting anything."""
-        return Snapshot(self.engine.read(), self.codec, self.blobs)
+        return Snapshot(self.engine.read(), self.codec, self.blobs, self.counts)
 
     def get(self, doc_id: str, rev: str | None = None) -> dict[str, Any]:
         """A revision, by default the winning one, as a dictionary with `_id`, `_rev` and attachment stubs.
@@ -218,6 +223,7 @@ class Database:
 
         :raises NotFound: "missing" or "deleted".
         """
+        self.counts["database_reads"] += 1
         with self.engine.read() as reader:
             return reads.winner_text(reader, self.codec, doc_id)
 
@@ -316,6 +322,7 @@ class Database:
 
     def submit_local(self, doc_id: str, revision: int, body: bytes) -> Future[int]:
         """Store a local document on top of 0-`revision`; its new number."""
+        self.counts["local_document_writes"] += 1
         return self.writer.submit(lambda txn: local_docs.put(txn, doc_id, revision, body))
 
     def submit_local_delete(self, doc_id: str) -> Future[None]:

@@ -15,6 +15,7 @@ from . import jsontext, resolver_settings, security, tasks, users
 from .catalog import Catalog, Entry
 from .config import Config
 from .config_defaults import Sections
+from .counts import new_counts
 from .database import BLOBS_DIRECTORY, STORE_DIRECTORY, Database
 from .disk import storage_failure
 from .doorbell import Doorbell
@@ -57,6 +58,8 @@ class Server:
         self.config = Config(self.catalog.settings, started_with=started_with, file=config_file)
         self.uuid = self.catalog.uuid
         self.uuids = Uuids(self.config)
+        self.counts = new_counts()
+        """What the databases did in this process; see counts.py."""
         self._open: weakref.WeakValueDictionary[str, Database] = weakref.WeakValueDictionary()
         self._recent: OrderedDict[str, Database] = OrderedDict()
         self._recent_lock = threading.Lock()
@@ -215,6 +218,7 @@ class Server:
                     moved=self._moved,
                     partition_bytes_max=self._partition_bytes_max,
                     gzip_policy=self._gzip_policy,
+                    counts=self.counts,
                 )
             except (OSError, DataDirectoryError):
                 if not self._lists(entry.name, entry.uuid):  # its files are being removed

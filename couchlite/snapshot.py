@@ -24,6 +24,7 @@ from .blobs import BlobSource, BlobStore
 from .changes import ChangeRow
 from .compression import BodyCodec
 from .conflicts import ConflictPage, Inspection
+from .counts import Counts
 from .document import Edit, Revision
 from .engine import Reader, Space
 from .errors import CouchliteError, NotFound
@@ -41,12 +42,15 @@ from .revtree import Node
 class Snapshot:
     """Reads of a database; all of them see the same state."""
 
-    __slots__ = ("_blobs", "_codec", "_context", "reader")
+    __slots__ = ("_blobs", "_codec", "_context", "_counts", "reader")
 
-    def __init__(self, context: AbstractContextManager[Reader], codec: BodyCodec, blobs: BlobStore) -> None:
+    def __init__(
+        self, context: AbstractContextManager[Reader], codec: BodyCodec, blobs: BlobStore, counts: Counts
+    ) -> None:
         self._context = context
         self._codec = codec
         self._blobs = blobs
+        self._counts = counts
 
     def __enter__(self) -> Snapshot:
         self.reader: Reader = self._context.__enter__()
@@ -61,6 +65,7 @@ class Snapshot:
 
     def winner(self, doc_id: str) -> Revision:
         """The winning revision, without its path. :raises NotFound: "missing" or "deleted"."""
+        self._counts["database_reads"] += 1
         return reads.winner(self.reader, self._codec, doc_id)
 
     def document(self, doc_id: str) -> Document | None:
@@ -69,6 +74,7 @@ class Snapshot:
 
     def revision(self, document: Document, node: Node) -> Revision:
         """A revision with its path. :raises NotFound: its body is gone."""
+        self._counts["database_reads"] += 1
         found = document.revision(self.reader, self._codec, node)
         if isinstance(found, MissingRev):
             raise NotFound("missing")
@@ -83,6 +89,7 @@ class Snapshot:
         merge_bases: bool = False,
     ) -> list[Revision | MissingRev]:
         """See reads.open_revs."""
+        self._counts["database_reads"] += 1
         return reads.open_revs(
             self.reader, self._codec, document, revs, latest=latest, merge_bases=merge_bases
         )
@@ -100,10 +107,13 @@ class Snapshot:
         self, ids: Sequence[bytes], revs: Sequence[bytes | None], *, with_path: bool
     ) -> list[bytes | None]:
         """See doc_texts.leaf_texts."""
-        return doc_texts.leaf_texts(self.reader, self._codec, ids, revs, with_path=with_path)
+        texts = doc_texts.leaf_texts(self.reader, self._codec, ids, revs, with_path=with_path)
+        self._counts["database_reads"] += len(texts)
+        return texts
 
     def body(self, number: int) -> tuple[bytes, tuple[AttachmentInfo, ...]]:
         """A body by its number, as listings and feeds name it: its JSON text and its attachments."""
+        self._counts["database_reads"] += 1
         frame = self.reader.get(Space.BODIES, records.u64(number))
         if frame is None:
             raise NotFound("missing")
@@ -112,7 +122,9 @@ class Snapshot:
 
     def plain_bodies(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See doc_texts.plain_bodies."""
-        return doc_texts.plain_bodies(self.reader, self._codec, keys)
+        bodies = doc_texts.plain_bodies(self.reader, self._codec, keys)
+        self._counts["database_reads"] += len(bodies)
+        return bodies
 
     def docs(
         self,

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+from .counts import Mark
 from .engine import Batch, Engine, Space
 from .errors import CouchliteError, DatabaseNotFound
 from .partitions import PartitionChanges
@@ -36,11 +37,21 @@ IDLE_S = 5.0
 class WriteTxn:
     """A batch, and the counters that go with it."""
 
-    __slots__ = ("after_commit", "bodies_before", "kv", "partitions", "ranks", "seq_counts", "state")
+    __slots__ = (
+        "after_commit",
+        "before",
+        "bodies_before",
+        "kv",
+        "partitions",
+        "ranks",
+        "seq_counts",
+        "state",
+    )
 
     def __init__(self, kv: Batch, *, partitioned: bool) -> None:
         self.kv = kv
         self.state = State.decode(kv.get(Space.META, STATE_KEY))
+        self.before = Mark.of(self.state)
         self.bodies_before = self.state.last_body
         self.ranks = RankChanges()
         self.seq_counts = SeqCountChanges()
@@ -62,10 +73,16 @@ Job = tuple[Callable[[WriteTxn], Any], "Future[Any]"]
 
 
 class Writer:
-    """`committed(state)` is called in the writer's thread after each durable commit."""
+    """`committed(before, state, writes)` is called in the writer's thread after each durable commit: how far
+    the database had come before it, the counters after it, and of how many writes it consists."""
 
     def __init__(
-        self, engine: Engine, name: str, committed: Callable[[State], None], *, partitioned: bool = False
+        self,
+        engine: Engine,
+        name: str,
+        committed: Callable[[Mark, State, int], None],
+        *,
+        partitioned: bool = False,
     ) -> None:
         self._engine = engine
         self._name = name
@@ -117,7 +134,7 @@ class Writer:
         while group:
             run = _GroupRun(group, partitioned=self._partitioned)
             try:
-                state, after_commit = self._engine.write(run)
+                txn = self._engine.write(run)
             except _Spoiled as spoiled:
                 spoiled.future.set_exception(spoiled.error)
                 group = [job for job in group if job[1] is not spoiled.future]
@@ -127,8 +144,9 @@ class Writer:
                     future.set_exception(error)
                 return
             if run.wrote:
-                self._committed(state)
-            for function in after_commit:
+                writes = sum(failure is None for _future, _result, failure in run.outcomes)
+                self._committed(txn.before, txn.state, writes)
+            for function in txn.after_commit:
                 function()
             for future, result, failure in run.outcomes:
                 if failure is None:
@@ -154,7 +172,7 @@ class _GroupRun:
         self.outcomes: list[tuple[Future[Any], Any, BaseException | None]] = []
         self.wrote = False
 
-    def __call__(self, kv: Batch) -> tuple[State, list[Callable[[], None]]]:
+    def __call__(self, kv: Batch) -> WriteTxn:
         self.outcomes = []
         txn = WriteTxn(kv, partitioned=self._partitioned)
         for function, future in self._group:
@@ -174,4 +192,4 @@ class _GroupRun:
             if txn.partitions is not None:
                 txn.partitions.write(kv)
             txn.save_state()
-        return txn.state, txn.after_commit
+        return txn

@@ -9,7 +9,9 @@ low-level server is used without its router and middlewares, which would cost a 
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -42,6 +44,7 @@ from . import (
     listings,
     lists,
     local,
+    logs,
     mango_indexes,
     node,
     partitions,
@@ -114,6 +117,7 @@ SERVER_ROUTES = {
             "DELETE": replication.no_replicate,
         },
     ),
+    "_reshard": Route(server_admin, "GET,HEAD", {"GET": root.reshard}),
     "_scheduler": Route(server_admin, "GET,HEAD", {"GET": scheduler.get}),
     "_replications": Route(server_admin, "GET,HEAD", {"GET": replication_ledger.get}),
 }
@@ -133,6 +137,7 @@ NODE_ROUTES = {
         ),
     },
     "_restart": {1: Route(server_admin, "POST", {"POST": node.restart})},
+    "_prometheus": {1: Route(node.reader_of_metrics, "GET", {"GET": node.prometheus_text})},
     "_system": {1: Route(node.reader_of_metrics, "GET", {"GET": node.system})},
     "_versions": {1: Route(server_admin, "GET", {"GET": node.versions})},
 }
@@ -267,6 +272,19 @@ class App:
             settings = Settings.read(self.server.config)
             self._settings = state, settings
         return settings
+
+    def tell_metrics(self) -> None:
+        """Bring into the statistics what this process counts elsewhere."""
+        files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
+        counted = {
+            **self.accounts.counts,
+            **self.server.counts,
+            "open_databases": self.server.open_count,
+            "open_os_files": files,
+            "query_server.process_starts": self.functions.processes_started,
+        }
+        logged = {f"couch_log.level.{level}": count for level, count in logs.counts.items()}
+        self.metrics.set_values({f"couchdb.{name}": value for name, value in counted.items()} | logged)
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""

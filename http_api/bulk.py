@@ -25,6 +25,7 @@ from couchlite.revision import Rev
 
 from . import documents, response, system_documents
 from .documents import Options, parse_options
+from .metrics import BULK_DOCS
 from .partitions import check_ids
 from .request import Request
 from .response import Stream
@@ -44,6 +45,8 @@ async def bulk_docs(request: Request) -> web.StreamResponse:
     body = await request.json_object()
     docs = _list_of(body, "docs", "POST body must include `docs` parameter.")
     status = _status(request, body.get("w"))
+    request.app.metrics.count("couchdb.httpd.bulk_requests")
+    request.app.metrics.observe(BULK_DOCS, len(docs))
     new_edits = body.get("new_edits", True)
     if len(docs) <= IN_LOOP_MAX_EDITS:
         edits = read_documents(request, docs)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable
 from typing import Any, Protocol
 
 from aiohttp import web
@@ -28,6 +27,7 @@ from .changes_options import Options, parse_options
 from .changes_rows import Events, Framing, Lines, Results, RowFormat
 from .request import Request
 
+CLIENTS = "couchdb.httpd.clients_requesting_changes"
 FRAMINGS: dict[str, type[Framing]] = {
     "normal": Results,
     "longpoll": Results,
@@ -92,8 +92,13 @@ async def _changes(request: Request, body: dict[str, Any] | None) -> web.StreamR
         ),
     )
 
-    def send(sink: Sink) -> Awaitable[web.StreamResponse]:
-        return Delivery(request, database, options, feed, sink).run()
+    async def send(sink: Sink) -> web.StreamResponse:
+        metrics = request.app.metrics
+        metrics.count(CLIENTS, 1)
+        try:
+            return await Delivery(request, database, options, feed, sink).run()
+        finally:
+            metrics.count(CLIENTS, -1)
 
     if is_socket:
         return await changes_socket.serve(request, database, options, send)

@@ -199,6 +199,7 @@ def _log_failure(server: Server, database: Database, done: Future[Any]) -> None:
 
 async def purge(request: Request) -> web.StreamResponse:
     """POST /{db}/_purge: {id: [rev, ...]} -> what was removed of it."""
+    request.app.metrics.count("couchdb.httpd.purge_requests")
     request.require_json_type()
     wanted = {name: _revisions(revs) for name, revs in (await request.json_object()).items()}
     check_ids(request, wanted)

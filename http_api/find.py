@@ -35,6 +35,7 @@ from couchlite.snapshot import Snapshot
 
 from . import response, system_documents, views
 from .find_options import Bookmark, FindOptions, read_find, setting
+from .metrics import QUERY_TIME, Metrics
 from .request import Request
 from .response import Stream
 
@@ -55,6 +56,7 @@ async def find(request: Request) -> web.StreamResponse:
     if not plan.is_empty:
         cursor = _Cursor(request, options, plan, index)
         await cursor.write(stream)
+        cursor.count(request.app.metrics)
         end += b"".join([b',\r\n"%b": %b' % (name, dumps(value)) for name, value in cursor.remarks()])
     return await stream.end(end + b"}\r\n")
 
@@ -186,6 +188,21 @@ class _Cursor:
             found.append((b"warning", "\n".join(warnings)))
         return found
 
+    def count(self, metrics: Metrics) -> None:
+        """Add what it took to the statistics."""
+        metrics.observe(QUERY_TIME, int(1_000_000 * (time.perf_counter() - self._begun)))
+        metrics.count("mango.keys_examined", self._rows_examined)
+        metrics.count("mango.docs_examined", self._docs_examined)
+        metrics.count("mango.results_returned", self._results)
+        if self._chosen.ddoc is None:
+            metrics.count("mango.unindexed_queries")
+        if self._scans_too_much():
+            metrics.count("mango.too_many_docs_scanned")
+
+    def _scans_too_much(self) -> bool:
+        threshold = setting(self._config, "index_scan_warning_threshold", 10)
+        return threshold > 0 and self._docs_examined > threshold * max(1, self._results)
+
     def _stats(self) -> dict[str, Any]:
         return {
             "total_keys_examined": self._rows_examined,
@@ -207,8 +224,7 @@ class _Cursor:
             found.append(f"_design/{ddoc} was not used because {why}")
         if self._chosen.ddoc is None:
             found.append("No matching index found, create an index to optimize query time.")
-        threshold = setting(self._config, "index_scan_warning_threshold", 10)
-        if threshold > 0 and self._docs_examined > threshold * max(1, self._results):
+        if self._scans_too_much():
             found.append(
                 "The number of documents examined is high in proportion to the number of results returned. "
                 "Consider adding a more specific index to improve this."

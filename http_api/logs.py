@@ -37,6 +37,18 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 
+counts = {"debug": 0, "info": 0, "warning": 0, "error": 0, "critical": 0}
+"""How many lines this process has logged, by level."""
+
+
+class _Counting(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        level = record.levelname.lower()
+        if level in counts:
+            counts[level] += 1
+        return True
+
+
 def configure(level: str, form: str) -> None:
     """Send the log of this process, and of those forked from it, to standard error.
 
@@ -45,6 +57,7 @@ def configure(level: str, form: str) -> None:
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter())
+    handler.addFilter(_Counting())
     logging.getLogger().handlers[:] = [handler]
     logging.captureWarnings(True)
     set_level(level)

@@ -1,8 +1,7 @@
 """Counters of what a server does, summed over its processes.
 
 Each process counts in a row of its own of one shared table, made before the first fork, so that counting
-takes no lock and whichever process is asked can add up all rows. Names and descriptions are CouchDB's; only
-what is counted is told, not everything that CouchDB has a name for.
+takes no lock and whichever process is asked can add up all rows. Names and descriptions are CouchDB's.
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ import math
 import mmap
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
+
+from .metric_names import COUNTERS, GAUGES, HISTOGRAMS
 
 METHODS = ("COPY", "DELETE", "GET", "HEAD", "OPTIONS", "POST", "PUT")
 STATUS_CODES = {
@@ -41,29 +42,47 @@ STATUS_CODES = {
     503: "Service unavailable",
     507: "Insufficient Storage",
 }
-GAUGES = {
-    "open_databases": "number of open databases",
-    "open_os_files": "number of file descriptors CouchDB has open",
-    "auth_cache_hits": "number of authentication cache hits",
-    "auth_cache_misses": "number of authentication cache misses",
-    "password_hashing_fast": "number of fast password hashing operations",
-    "password_hashing_slow": "number of slow password hashing operations",
+METHOD_COUNTERS = {name: f"couchdb.httpd_request_methods.{name}" for name in METHODS}
+STATUS_COUNTERS = {code: f"couchdb.httpd_status_codes.{code}" for code in STATUS_CODES}
+_DESCRIPTIONS = {
+    **{name: f"number of HTTP {method} requests" for method, name in METHOD_COUNTERS.items()},
+    **{
+        name: f"number of HTTP {code} {STATUS_CODES[code]} responses"
+        for code, name in STATUS_COUNTERS.items()
+    },
+    **COUNTERS,
+    **GAUGES,
 }
-"""Each process writes these now and then; the others are counted as things happen."""
+
+REQUEST_TIME = "couchdb.request_time"
+BULK_DOCS = "couchdb.httpd.bulk_docs"
+QUERY_TIME = "mango.query_time"
+
+
+class Scale(NamedTuple):
+    """How the values of a histogram are kept."""
+
+    first: int
+    """The first bucket ends here."""
+    unit: int
+    """What is kept is shown divided by this."""
+
+
+SCALES = {REQUEST_TIME: Scale(10, 1000), QUERY_TIME: Scale(10, 1000), BULK_DOCS: Scale(1, 1)}
+"""Times are kept in microseconds and shown in milliseconds."""
 
 BUCKETS = 80
 BUCKETS_PER_DOUBLING = 4
-BUCKET_FIRST_US = 10
 PERCENTILES = (50, 75, 90, 95, 99, 999)
 """The last is 99.9, as CouchDB writes it."""
 
-_REQUESTS = 0
-_METHOD = {name: 1 + at for at, name in enumerate(METHODS)}
-_STATUS = {code: 1 + len(METHODS) + at for at, code in enumerate(STATUS_CODES)}
-_GAUGE = {name: 1 + len(METHODS) + len(STATUS_CODES) + at for at, name in enumerate(GAUGES)}
-_TIME_SUM_US = 1 + len(METHODS) + len(STATUS_CODES) + len(GAUGES)
-_BUCKET = _TIME_SUM_US + 1
-_COLUMNS = _BUCKET + BUCKETS
+_COLUMN = {name: at for at, name in enumerate(_DESCRIPTIONS)}
+_HISTOGRAM = {name: len(_COLUMN) + at * (BUCKETS + 1) for at, name in enumerate(SCALES)}
+"""Where the sum of its values is, and behind it the buckets."""
+_COLUMNS = len(_COLUMN) + len(SCALES) * (BUCKETS + 1)
+_REQUESTS = _COLUMN["couchdb.httpd.requests"]
+_METHOD = {method: _COLUMN[name] for method, name in METHOD_COUNTERS.items()}
+_STATUS = {code: _COLUMN[name] for code, name in STATUS_COUNTERS.items()}
 
 
 class Metrics:
@@ -87,61 +106,76 @@ class Metrics:
             own[column] += 1
         if (column := _STATUS.get(status)) is not None:
             own[column] += 1
-        took_us = int(took_s * 1_000_000)
-        own[_TIME_SUM_US] += took_us
-        own[_BUCKET + _bucket(took_us)] += 1
+        self.observe(REQUEST_TIME, int(took_s * 1_000_000))
 
-    def set_gauges(self, values: Mapping[str, int]) -> None:
+    def count(self, name: str, by: int = 1) -> None:
+        self._own[_COLUMN[name]] += by
+
+    def observe(self, name: str, value: int) -> None:
+        """Add a value to a histogram."""
+        first = _HISTOGRAM[name]
+        self._own[first] += value
+        self._own[first + 1 + _bucket(value, SCALES[name].first)] += 1
+
+    def set_values(self, values: Mapping[str, int]) -> None:
+        """What this process counts elsewhere."""
         for name, value in values.items():
-            self._own[_GAUGE[name]] = value
+            self._own[_COLUMN[name]] = value
+
+    def entries(self) -> dict[str, Entry]:
+        """All of it by name, summed over the processes, in the order of the names."""
+        sums = [sum(column) for column in zip(*self._rows, strict=True)]
+        entries = {
+            name: Entry("gauge" if name in GAUGES else "counter", _DESCRIPTIONS[name], sums[column])
+            for name, column in _COLUMN.items()
+        }
+        for name, description in HISTOGRAMS.items():
+            first = _HISTOGRAM.get(name)
+            kept = [0] * (BUCKETS + 1) if first is None else sums[first : first + BUCKETS + 1]
+            value = _histogram(kept[1:], kept[0], SCALES.get(name, Scale(1, 1)))
+            entries[name] = Entry("histogram", description, value)
+        return dict(sorted(entries.items()))
 
     def tree(self) -> dict[str, Any]:
         """All of it in the form of `_stats`."""
-        sums = [sum(column) for column in zip(*self._rows, strict=True)]
-        couchdb: dict[str, Any] = {
-            "httpd": {"requests": _counter(sums[_REQUESTS], "number of HTTP requests")},
-            "httpd_request_methods": {
-                name: _counter(sums[column], f"number of HTTP {name} requests")
-                for name, column in _METHOD.items()
-            },
-            "httpd_status_codes": {
-                str(code): _counter(sums[column], f"number of HTTP {code} {STATUS_CODES[code]} responses")
-                for code, column in _STATUS.items()
-            },
-            "request_time": {
-                "value": _histogram(sums[_BUCKET:], sums[_TIME_SUM_US]),
-                "type": "histogram",
-                "desc": "length of a request inside CouchDB without MochiWeb",
-            },
-        }
-        couchdb |= {name: _counter(sums[column], GAUGES[name]) for name, column in _GAUGE.items()}
-        return {"couchdb": couchdb}
+        tree: dict[str, Any] = {}
+        for name, entry in self.entries().items():
+            *path, last = name.split(".")
+            branch = tree
+            for step in path:
+                branch = branch.setdefault(step, {})
+            branch[last] = {"value": entry.value, "type": entry.kind, "desc": entry.description}
+        return tree
 
 
-def _counter(value: int, description: str) -> dict[str, Any]:
-    return {"value": value, "type": "counter", "desc": description}
+class Entry(NamedTuple):
+    """A number, or the statistics of a histogram."""
+
+    kind: str
+    description: str
+    value: Any
 
 
-def _bucket(took_us: int) -> int:
-    if took_us <= BUCKET_FIRST_US:
+def _bucket(value: int, first: int) -> int:
+    if value <= first:
         return 0
-    return min(BUCKETS - 1, math.ceil(BUCKETS_PER_DOUBLING * math.log2(took_us / BUCKET_FIRST_US)))
+    return min(BUCKETS - 1, math.ceil(BUCKETS_PER_DOUBLING * math.log2(value / first)))
 
 
-def _upper_ms(bucket: int) -> float:
-    """The longest time in a bucket, in milliseconds."""
-    upper: float = BUCKET_FIRST_US * 2 ** (bucket / BUCKETS_PER_DOUBLING) / 1000
+def _upper(bucket: int, scale: Scale) -> float:
+    """The greatest value in a bucket, as it is shown."""
+    upper: float = scale.first * 2 ** (bucket / BUCKETS_PER_DOUBLING) / scale.unit
     return round(upper, 3)
 
 
-def _histogram(counts: list[int], sum_us: int) -> dict[str, Any]:
-    """Statistics of the counted times, in milliseconds; a time counts as the longest of its bucket."""
+def _histogram(counts: list[int], total: int, scale: Scale) -> dict[str, Any]:
+    """Statistics of the counted values; one counts as the greatest of its bucket."""
     n = sum(counts)
-    filled = [(_upper_ms(bucket), count) for bucket, count in enumerate(counts) if count]
+    filled = [(_upper(bucket, scale), count) for bucket, count in enumerate(counts) if count]
     if not n:
         zeros = dict.fromkeys(_STATISTICS, 0)
         return {"n": 0, **zeros, "percentile": [[p, 0] for p in PERCENTILES], "histogram": [[0, 0]]}
-    mean = sum_us / 1000 / n
+    mean = total / scale.unit / n
     center = sum(value * count for value, count in filled) / n
     variance = _moment(filled, center, 2) / n
     deviation = math.sqrt(variance)

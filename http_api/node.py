@@ -17,7 +17,7 @@ from couchlite.errors import BadRequest, Forbidden, NotFound, NotImplementedHere
 from couchlite.provision import Credentials
 from couchlite.version import VERSION
 
-from . import databases, response
+from . import databases, prometheus, response
 
 if TYPE_CHECKING:
     from .request import Request
@@ -116,10 +116,19 @@ def _persists(request: Request) -> bool:
 
 async def stats(request: Request) -> web.StreamResponse:
     """The counters, or those under the rest of the address; null where there are none."""
+    request.app.tell_metrics()
     found: Any = request.app.metrics.tree()
     for step in request.segments[3:]:
         found = found.get(step) if isinstance(found, dict) else None
     return response.json(request, 200, found)
+
+
+async def prometheus_text(request: Request) -> web.StreamResponse:
+    """All of it for Prometheus."""
+    request.app.tell_metrics()
+    metrics = request.app.metrics
+    text = prometheus.text(metrics.entries(), time.monotonic() - metrics.started_s)
+    return response.raw(request, 200, text.encode(), {"Content-Type": prometheus.CONTENT_TYPE})
 
 
 async def system(request: Request) -> web.StreamResponse:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from couchlite.errors import BadRequest, CouchliteError, DatabaseNotFound
+from couchlite.errors import BadRequest, CouchliteError, DatabaseNotFound, NotFound
 from couchlite.jsontext import dumps
 
 from . import response
@@ -38,6 +38,20 @@ async def welcome(request: Request) -> web.StreamResponse:
         "vendor": dict(request.server.config.section("vendor")),
     }
     return response.json(request, 200, body)
+
+
+async def reshard(request: Request) -> web.StreamResponse:
+    """What becomes of shards that are to be split: nothing, since a database is never in parts here."""
+    numbers = dict.fromkeys(("completed", "failed", "running", "stopped", "total"), 0)
+    answers: dict[tuple[str, ...], dict[str, Any]] = {
+        (): {"state": "running", "state_reason": None, **numbers},
+        ("jobs",): {"total_rows": 0, "offset": 0, "jobs": []},
+        ("state",): {"state": "running", "reason": None},
+    }
+    answer = answers.get(tuple(request.segments[1:]))
+    if answer is None:
+        raise NotFound("missing")
+    return response.json(request, 200, answer)
 
 
 async def favicon(request: Request) -> web.StreamResponse:

@@ -149,7 +149,7 @@ async def _serve(
         ready()
         if not worker and has_requests(server):
             _start_replications(app, serving)
-        housekeeping = asyncio.create_task(_keep_house(server, accounts, shared.metrics))
+        housekeeping = asyncio.create_task(_keep_house(app))
         user_databases = UserDatabases(server)
         following = asyncio.create_task(user_databases.run())
         if serving.administrator is not None and not worker:
@@ -176,8 +176,9 @@ def _start_replications(app: App, serving: Serving) -> None:
     app.replications.wake()
 
 
-async def _keep_house(server: Server, accounts: Accounts, metrics: Metrics) -> None:
+async def _keep_house(app: App) -> None:
     """What is looked after once a second: changed settings of the log, numbers that nobody else tells."""
+    server = app.server
     settings = server.config.as_dict()
     tidier = memory.Tidier()
     while True:
@@ -186,8 +187,7 @@ async def _keep_house(server: Server, accounts: Accounts, metrics: Metrics) -> N
             settings = server.config.as_dict()
             logs.set_level(server.config.text("log", "level"))
         tidier.look()
-        files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
-        metrics.set_gauges({**accounts.counts, "open_databases": server.open_count, "open_os_files": files})
+        app.tell_metrics()
 
 
 async def _compare(given: Credentials, accounts: Accounts) -> None:

@@ -225,10 +225,19 @@ async def _refusals(request: Request, edits: Sequence[Edit], *, new_edits: bool)
     """For each edit what refuses it before the writer is asked, if anything does."""
     ask = partial(validation.refusals, request.database(), edits, request.principal, request.app.functions)
     if not system_documents.concerns(request):
-        return await ask(new_edits=new_edits)
+        refused = await ask(new_edits=new_edits)
+        _count_refusals(request, refused)
+        return refused
     by_users = await system_documents.refusals(request, edits, new_edits=new_edits)
     by_database = await ask(new_edits=new_edits, but_for=users.VALIDATION_FUNCTION)
+    _count_refusals(request, by_database)
     return [first or second for first, second in zip(by_database, by_users, strict=True)]
+
+
+def _count_refusals(request: Request, refused: Refusals) -> None:
+    if any(refused):
+        count = sum(error is not None for error in refused)
+        request.app.metrics.count("couchdb.query_server.vdu_rejects", count)
 
 
 async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) -> list[Result]:

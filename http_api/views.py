@@ -63,6 +63,7 @@ async def view(request: Request) -> web.StreamResponse:
     definition, state = find(request, *request.segments[2:5:2])
     options = await read_view_options(request)
     validate(request, definition, options)
+    request.app.metrics.count("couchdb.httpd.view_reads")
     stream = Stream(request)
     await write_rows(request, JsonRows(stream), definition, options, state)
     return await stream.end(b"\n")

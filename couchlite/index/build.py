@@ -223,7 +223,10 @@ class Build:
                     break
                 page, mapping = ahead.popleft()
                 self._check_going()
-                self._gather(gathered, page, wait_for(mapping, self._is_stopped) if mapping else ())
+                rows = wait_for(mapping, self._is_stopped) if mapping else ()
+                self._gather(gathered, page, rows)
+                self._database.counts["mrview.map_doc"] += len(rows)
+                self._database.counts["mrview.emits"] += sum(map(len, rows))
                 state.seq = max(state.seq, page.seq)
                 done += page.changes
                 if gathered.is_enough():

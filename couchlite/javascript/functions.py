@@ -82,6 +82,10 @@ class FunctionPool:
         self._limits = limits or Limits()
         self._children = ChildPool(self._limits)
 
+    @property
+    def processes_started(self) -> int:
+        return self._children.started
+
     async def filter_docs(
         self, design: Design, name: str, documents: Sequence[Document], request: Document
     ) -> list[bool]:

@@ -73,6 +73,8 @@ class ChildPool:
         self._idle: list[Child] = []  # the one used last is last
         self._retirement: asyncio.TimerHandle | None = None
         self._closed = False
+        self.started = 0
+        """How many children there have been."""
 
     async def call(self, scope: str, program: Program, operation: int, text: bytes) -> dict[str, Any]:
         """The answer to a request (see child.py), loading the program where it isn't.
@@ -103,11 +105,16 @@ class ChildPool:
         self, slots_of_scope: asyncio.Semaphore, slots: asyncio.Semaphore, program: Program
     ) -> AsyncIterator[Child]:
         async with slots_of_scope, slots:
-            child = self._take(program) or await Child.start(self._limits)
+            child = self._take(program) or await self._start()
             try:
                 yield child
             finally:
                 self._give_back(child)
+
+    async def _start(self) -> Child:
+        child = await Child.start(self._limits)
+        self.started += 1
+        return child
 
     def _slots_of(self, scope: str) -> asyncio.Semaphore:
         return self._slots_of_scope.setdefault(scope, asyncio.Semaphore(CHILDREN_PER_SCOPE_MAX))

@@ -22,17 +22,11 @@ from .serving import serving
 SCENARIOS = {path.stem: path for path in sorted(Path(__file__).with_name("golden").glob("*/*.json"))}
 DIFFERENCES_SHOWN = 20
 
-LATER = {
-    "node": "node statistics and resharding",
-}
-"""Areas and scenarios of what is not built yet. One that passes fails its test: none outlives its reason."""
-
-
-LATER_STEPS = {
+DEVIATIONS = {
     "doc-design-docs": ("/_info", "a newer ICU"),
     "users-opened-db": ("/_bulk_get", "an error of CouchDB's own instead of an owner's document"),
 }
-"""Of scenarios that are played otherwise: a pattern of the paths whose answers may differ, and why."""
+"""In which scenario a step differs: a pattern of its path, and why. None may outlive its reason."""
 
 
 @pytest.fixture(scope="session")
@@ -48,31 +42,20 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     )
 
 
-def is_later(name: str) -> bool:
-    return name in LATER or SCENARIOS[name].parent.name in LATER
-
-
 def load(name: str) -> dict[str, Any]:
     scenario: dict[str, Any] = json.loads(SCENARIOS[name].read_bytes())
     return scenario
 
 
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if not is_later(name)])
+@pytest.mark.parametrize("name", SCENARIOS)
 def test_answers_as_couchdb_did(target: Target, name: str) -> None:
-    put_off = re.compile(LATER_STEPS[name][0] if name in LATER_STEPS else "(?!)")
+    deviation = re.compile(DEVIATIONS[name][0] if name in DEVIATIONS else "(?!)")
     found = list(Player(load(name), target).differences())
-    unexpected = [str(difference) for difference in found if not put_off.search(difference.path)]
+    unexpected = [str(difference) for difference in found if not deviation.search(difference.path)]
     assert not unexpected, "\n" + "\n".join(unexpected[:DIFFERENCES_SHOWN])
-    if name in LATER_STEPS and "COUCH_URL" not in os.environ:
-        assert found, f"take {name} out of LATER_STEPS"
+    if name in DEVIATIONS and "COUCH_URL" not in os.environ:
+        assert found, f"take {name} out of DEVIATIONS"
 
 
-@pytest.mark.skipif("COUCH_URL" in os.environ, reason="the table is about couchlite")
-@pytest.mark.parametrize("name", [name for name in SCENARIOS if is_later(name)])
-def test_what_is_put_off_differs_still(target: Target, name: str) -> None:
-    assert next(Player(load(name), target).differences(), None) is not None, f"take {name} out of LATER"
-
-
-def test_what_is_put_off_exists() -> None:
-    assert LATER.keys() <= SCENARIOS.keys() | {path.parent.name for path in SCENARIOS.values()}
-    assert LATER_STEPS.keys() <= SCENARIOS.keys()
+def test_deviations_are_of_scenarios() -> None:
+    assert DEVIATIONS.keys() <= SCENARIOS.keys()

@@ -125,6 +125,73 @@ async def test_requests_are_counted(web: Site) -> None:
     assert [name for name, _ in times["percentile"]] == [50, 75, 90, 95, 99, 999]
 
 
+async def test_what_databases_do_is_counted(web: Site) -> None:
+    async def counted() -> dict[str, Any]:
+        tree = (await web.ask("GET", "/_node/_local/_stats")).json()
+        flat = {name: entry.get("value") for name, entry in tree["couchdb"].items()}
+        return flat | {
+            "bulk": tree["couchdb"]["httpd"]["bulk_requests"]["value"],
+            "largest bulk": tree["couchdb"]["httpd"]["bulk_docs"]["value"]["max"],
+            "views": tree["couchdb"]["httpd"]["view_reads"]["value"],
+            "mapped": tree["couchdb"]["mrview"]["map_doc"]["value"],
+            "emitted": tree["couchdb"]["mrview"]["emits"]["value"],
+            "purged": tree["couchdb"]["document_purges"]["total"]["value"],
+            "found": tree["mango"]["results_returned"]["value"],
+            "unindexed": tree["mango"]["unindexed_queries"]["value"],
+        }
+
+    await web.ask("PUT", "/a")
+    before = await counted()
+    design = {"views": {"v": {"map": "function (doc) { emit(1); emit(2); }"}}}
+    await web.ask("PUT", "/a/_design/d", design)
+    docs = [{"_id": f"{number}"} for number in range(5)]
+    rev = (await web.ask("POST", "/a/_bulk_docs", {"docs": docs})).json()[0]["rev"]
+    await web.ask("PUT", "/a/0", {"_rev": rev})
+    await web.ask("PUT", "/a/_local/x", {})
+    await web.ask("GET", "/a/0")
+    await web.ask("GET", "/a/_all_docs?include_docs=true")
+    await web.ask("GET", "/a/_design/d/_view/v")
+    await web.ask("POST", "/a/_find", {"selector": {"_id": "1"}})
+    await web.ask("POST", "/a/_find", {"selector": {"x": {"$exists": False}}})
+    await web.ask("POST", "/a/_purge", {"1": [rev]})
+    after = await counted()
+    grown = {name: after[name] - before[name] for name in after if isinstance(after[name], int | float)}
+    assert grown["database_reads"] >= 1 + 6
+    assert grown["document_writes"] == 8, "a design document, five, a change of one, a purge"
+    assert grown["document_inserts"] == 6
+    assert grown["local_document_writes"] == 1
+    assert 0 < grown["commits"] <= grown["database_writes"] == 5
+    assert (grown["bulk"], grown["largest bulk"], grown["views"]) == (1, pytest.approx(5, rel=0.2), 1)
+    assert (grown["mapped"], grown["emitted"], grown["purged"]) == (5, 10, 1)
+    assert (grown["found"], grown["unindexed"]) == (1 + 5, 2)
+
+
+async def test_the_numbers_for_prometheus(web: Site) -> None:
+    await web.ask("PUT", "/A")
+    reply = await web.ask("GET", "/_node/_local/_prometheus")
+    assert reply.headers["content-type"] == "text/plain; version=2.0"
+    lines = reply.body.decode().splitlines()
+    assert 'couchdb_httpd_status_codes{code="400"} 1' in lines
+    assert 'couchdb_httpd_request_methods{method="PUT"} 1' in lines
+    assert "couchdb_request_time_seconds_count 1" in lines
+    assert "# TYPE couchdb_open_databases gauge" in lines
+    assert "# TYPE couchdb_document_writes_total counter" in lines
+    families = [line.split()[2] for line in lines if line.startswith("# TYPE")]
+    assert len(families) == len(set(families))
+    samples = [line.split(" ")[0] for line in lines if not line.startswith("#")]
+    assert len(samples) == len(set(samples))
+    assert {sample.split("{")[0].removesuffix("_sum").removesuffix("_count") for sample in samples} == {
+        *families
+    }
+
+
+async def test_resharding_is_nothing_to_do_here(web: Site) -> None:
+    assert (await web.ask("GET", "/_reshard")).json()["total"] == 0
+    assert (await web.ask("GET", "/_reshard/jobs")).json() == {"total_rows": 0, "offset": 0, "jobs": []}
+    assert (await web.ask("GET", "/_reshard/jobs/x")).status == 404
+    assert (await web.ask("GET", "/_reshard", auth=None)).status == 401
+
+
 @pytest.mark.parametrize("path", ["nope", "couchdb/nope", "couchdb/httpd/requests/value/x"])
 async def test_what_is_not_counted(web: Site, path: str) -> None:
     assert (await web.ask("GET", f"/_node/_local/_stats/{path}")).json() is None
@@ -144,7 +211,7 @@ async def test_a_role_reads_numbers_but_not_the_configuration(web: Site) -> None
     provision(web.server)
     user = {"type": "user", "name": "m", "roles": ["_metrics"], "password": "x"}
     assert (await web.ask("PUT", "/_users/org.couchdb.user:m", user)).status == 201
-    for path, status in (("_stats", 200), ("_system", 200), ("_config", 401)):
+    for path, status in (("_stats", 200), ("_system", 200), ("_prometheus", 200), ("_config", 401)):
         assert (await web.ask("GET", f"/_node/_local/{path}", auth=("m", "x"))).status == status
 
 
