@@ -21,7 +21,7 @@ from .disk import storage_failure
 from .doorbell import Doorbell
 from .engine import Space
 from .errors import DatabaseNotFound, DataDirectoryError, InsufficientStorage
-from .index import Indexes
+from .index import Indexes, rest_indexes
 from .records import SECURITY_KEY, from_u64, u64
 from .storage import FIRST, LmdbEnvironment, lay_out
 from .upload import GzipPolicy
@@ -291,6 +291,9 @@ class Server:
 
     def _poll(self) -> None:
         try:
+            rest_indexes(
+                index for database in list(self._open.values()) for index in database.indexes.opened()
+            )
             self._log_updates()
             for database in list(self._open.values()):
                 if database.feed.has_waiters:

@@ -214,7 +214,8 @@ class LmdbEnvironment:
         self._gate = threading.Condition()
         self._open_transactions = 0
         self._busy = False
-        self._broken = False
+        self._must_reopen = False
+        """Before the next transaction: the environment is broken, or at rest."""
         self._readers_checked_at = 0.0
         if create:
             path.mkdir(exist_ok=True)
@@ -223,9 +224,12 @@ class LmdbEnvironment:
 
     def read(self) -> AbstractContextManager[Reader]:
         while True:
-            if self._broken:
+            if self._must_reopen:
                 self._alone(self._open_newest)
             self._enter()
+            if self._must_reopen:  # put to rest meanwhile
+                self.leave()
+                continue
             new_size: int | None = None
             try:
                 txn = self._env.begin()
@@ -236,21 +240,24 @@ class LmdbEnvironment:
             except lmdb.MapResizedError:
                 new_size = 0
             except lmdb.PanicError:
-                self._broken = True
+                self._must_reopen = True
             except BaseException:
                 self.leave()
                 raise
             self.leave()
-            self._alone(self._open_newest if new_size is None else lambda: self._env.set_mapsize(0))
+            self._alone(self._open_newest if new_size is None else partial(self._set_map_size, new_size))
 
     def write(self, function: Callable[[Batch], T]) -> T:
         return self._write(function, sealed_too=False)
 
     def _write(self, function: Callable[[Batch], T], *, sealed_too: bool) -> T:
         while True:
-            if self._broken:
+            if self._must_reopen:
                 self._alone(self._open_newest)
             self._enter()
+            if self._must_reopen:  # put to rest meanwhile
+                self.leave()
+                continue
             new_size: int | None = None
             try:
                 self._forget_dead_readers()
@@ -262,14 +269,14 @@ class LmdbEnvironment:
             except lmdb.MapResizedError:
                 new_size = 0
             except lmdb.PanicError:
-                self._broken = True
+                self._must_reopen = True
             except lmdb.Error as error:
                 raise self.write_error(error) from error
             finally:
                 self.leave()
             if new_size is not None:
-                self._alone(partial(self._env.set_mapsize, new_size))
-            elif not self._broken:
+                self._alone(partial(self._set_map_size, new_size))
+            elif not self._must_reopen:
                 self._await_successor()
 
     def size_bytes(self) -> int:
@@ -306,6 +313,19 @@ class LmdbEnvironment:
         finally:
             os.close(held)
         return size - self.size_bytes()
+
+    def rest(self) -> bool:
+        """Close the files until the next transaction opens them again, unless there is one now; whether they
+        are closed."""
+        with self._gate:
+            if not self._must_reopen and not self._busy and self._open_transactions == 0:
+                _close(self._env)
+                self._must_reopen = True
+            return self._must_reopen
+
+    @property
+    def is_at_rest(self) -> bool:
+        return self._must_reopen
 
     def close(self) -> None:
         with self._gate:
@@ -366,17 +386,21 @@ class LmdbEnvironment:
                 self._busy = False
                 self._gate.notify_all()
 
+    def _set_map_size(self, size: int) -> None:
+        if not self._must_reopen:
+            self._env.set_mapsize(size)
+
     # generations
 
     def _open_newest(self) -> None:
-        """Open the newest generation, instead of the one that is open; or that one again, if it is broken:
-        after a failed write of its root page, LMDB refuses all work in an environment."""
+        """Open the newest generation, instead of the one that is open; or that one again, if it is broken
+        or at rest: after a failed write of its root page, LMDB refuses all work in an environment."""
         while True:
             newest = _newest_generation(self.path)
             if newest == 0:
                 raise DataDirectoryError(f"{self.path} holds no store")
             if newest == self._generation:
-                if not self._broken:
+                if not self._must_reopen:
                     return
                 _close(self._env)
             env, spaces = self._open(self.path / str(newest))
@@ -390,7 +414,7 @@ class LmdbEnvironment:
         self.spaces: list[Any] = spaces
         self._generation = newest
         self._data_file = self.path / str(newest) / "data.mdb"
-        self._broken = False
+        self._must_reopen = False
         self._remove_leftovers()
 
     def _open(self, directory: Path) -> tuple[lmdb.Environment, list[Any]]:

@@ -10,6 +10,6 @@ database.
 
 from .definition import DesignViews, IndexDefinition
 from .functions import IndexFunctions
-from .indexes import Index, Indexes, is_fresh
+from .indexes import Index, Indexes, is_fresh, rest_indexes
 
-__all__ = ["DesignViews", "Index", "IndexDefinition", "IndexFunctions", "Indexes", "is_fresh"]
+__all__ = ["DesignViews", "Index", "IndexDefinition", "IndexFunctions", "Indexes", "is_fresh", "rest_indexes"]

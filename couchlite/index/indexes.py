@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 LOCK_FILE = "build.lock"
 LOCK_POLL_S = 0.01
 
+
+AWAKE_MAX = 200
+"""Indexes whose files a process keeps open though nobody reads them; each takes three descriptors, its map's
+address space and what it remembers."""
+AWAKE_IDLE_S = 60.0
+"""For how long it does."""
 
 REMEMBERED_MAX = 500
 """So much is kept of what queries have found out."""
@@ -63,6 +69,7 @@ class Index:
         self.engine = LmdbEnvironment(path, IndexSpace, create=True)
         self._inode = os.stat(path).st_ino
         self.remembered = Remembered()
+        self.used_at = time.monotonic()
         self.waiting = 0
         """How many wait for it to be built."""
         self._lock = threading.Lock()
@@ -70,11 +77,17 @@ class Index:
         self._stopped = False
 
     def read(self) -> AbstractContextManager[Reader]:
+        self.used_at = time.monotonic()
         return self.engine.read()
 
     def state(self) -> State:
-        with self.engine.read() as reader:
+        with self.read() as reader:
             return store.state_of(reader)
+
+    def rest(self) -> None:
+        """Close its files until somebody needs them, unless somebody does now."""
+        if self._build is None and self.engine.rest():
+            self.remembered = Remembered()
 
     def is_in_place(self) -> bool:
         """Whether its files are those that other processes find: one of them may have removed them."""
@@ -178,6 +191,18 @@ def is_fresh(state: State, update_seq: int, purge_seq: int) -> bool:
     return state.seq >= update_seq and state.purge_seq >= purge_seq and state.levels > 0
 
 
+def rest_indexes(
+    indexes: Iterable[Index], *, idle_s: float = AWAKE_IDLE_S, awake_max: int = AWAKE_MAX
+) -> None:
+    """Close the files of those that nobody used for long, and of all but the ones used last."""
+    awake = [index for index in indexes if not index.engine.is_at_rest]
+    awake.sort(key=lambda index: index.used_at, reverse=True)
+    before = time.monotonic() - idle_s
+    for place, index in enumerate(awake):
+        if place >= awake_max or index.used_at <= before:
+            index.rest()
+
+
 class Indexes:
     """Those of one database, in `path`."""
 
@@ -207,6 +232,10 @@ class Indexes:
                     raise storage_failure(error) from error
                 self._open[definition.signature] = index
             return index
+
+    def opened(self) -> list[Index]:
+        """Those that were asked for."""
+        return list(self._open.values())
 
     def is_made(self, definition: IndexDefinition) -> bool:
         return (self._path / definition.signature).exists()
