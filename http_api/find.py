@@ -33,7 +33,7 @@ from couchlite.mango.reading import reader_for
 from couchlite.records import SeqColumns, State
 from couchlite.snapshot import Snapshot
 
-from . import response, system_documents, views
+from . import response, system_documents, view_query
 from .find_options import Bookmark, FindOptions, read_find, setting
 from .metrics import QUERY_TIME, Metrics
 from .request import Request
@@ -80,7 +80,7 @@ async def _prepare(request: Request) -> tuple[FindOptions, Plan, Index | None, S
     index = None
     if plan.index is not None and plan.index.ddoc is not None and not plan.is_empty:
         is_wanted = options.update and options.stale != "ok"
-        index = await views.up_to_date(request, known[plan.index], is_wanted, state)
+        index = await view_query.up_to_date(request, known[plan.index], is_wanted, state)
     return options, plan, index, state
 
 

@@ -16,7 +16,7 @@ from couchlite.index import designs
 from couchlite.javascript import ListRun, Piece
 from couchlite.jsontext import dumps
 
-from . import function_response, listings, views
+from . import function_response, listings, view_query, views
 from .functions import InvalidPath
 from .request import Request
 from .request_object import request_object
@@ -51,7 +51,7 @@ async def write(request: Request) -> web.StreamResponse:
                 definition, state = views.find(request, view_design, view)
                 options = _view_options(request, body)
                 views.validate(request, definition, options)
-                await views.write_rows(request, sink, definition, options, state)
+                await view_query.write_rows(request, sink, definition, options, state)
         except _Ended:
             pass
         return await sink.finish()

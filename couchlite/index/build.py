@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import cmp_to_key
 from typing import TYPE_CHECKING, Any
 
-from .. import changes, changes_docs, collation, records
+from .. import changes, changes_docs, records
 from ..changes_docs import DocOptions
 from ..engine import Batch, Engine, Space
 from ..errors import DatabaseNotFound
@@ -251,7 +251,7 @@ class Build:
         gathered.hidden.update(page.hidden)
         for doc_id in page.gone:
             documents[doc_id] = Emitted(doc_id, (), ())
-        known, sort_key = self._sort_keys, collation.sort_key
+        known, sort_key = self._sort_keys, self._definition.sort_key
         if len(known) > SORT_KEYS_KEPT:
             known.clear()
         size = 0

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..collation import SortKey, raw_sort_key, sort_key
 from ..collation import version as collation_version
 from ..errors import NotFound
 from ..javascript import Design
@@ -45,6 +46,11 @@ class IndexDefinition:
     """The functions, and the modules they may require; nothing else of the design document."""
     design_id: str = field(compare=False)
     """The design document it was first found in: for logs and tasks."""
+
+    @property
+    def sort_key(self) -> SortKey:
+        """What orders the rows."""
+        return raw_sort_key if self.options.get("collation") == "raw" else sort_key
 
 
 class DesignViews:

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..collation import sort_key
+from ..collation import SortKey, sort_key
 from ..engine import Reader
 from ..jsontext import dumps, loads
 from . import levels, store
@@ -53,29 +53,35 @@ def range_of(
     inclusive_end: bool = True,
     descending: bool = False,
     prefix: bytes = b"",
+    sort_key: SortKey = sort_key,
 ) -> Range:
     """The rows between two bounds, of which `first` is where a reader begins; of one partition, if its
-    `prefix` is given."""
+    `prefix` is given.
+
+    :param sort_key: that of the index, here as below.
+    """
     low, high = (last, first) if descending else (first, last)
     start, stop = range_of_partition(prefix) if prefix else EVERYTHING
     if low is not None:
-        start = prefix + (_before(low) if inclusive_end or not descending else _behind(low))
+        start = prefix + (
+            _before(low, sort_key) if inclusive_end or not descending else _behind(low, sort_key)
+        )
     if high is not None:
-        stop = prefix + (_behind(high) if inclusive_end or descending else _before(high))
+        stop = prefix + (_behind(high, sort_key) if inclusive_end or descending else _before(high, sort_key))
     return Range(start, stop)
 
 
-def _before(bound: Bound) -> bytes:
+def _before(bound: Bound, sort_key: SortKey) -> bytes:
     key = sort_key(bound.key)
     return key if bound.doc_id is None else before_id(key, bound.doc_id)
 
 
-def _behind(bound: Bound) -> bytes:
+def _behind(bound: Bound, sort_key: SortKey) -> bytes:
     key = sort_key(bound.key)
     return key + ROW_END if bound.doc_id is None else behind_id(key, bound.doc_id)
 
 
-def range_of_key(key: Any, prefix: bytes = b"") -> Range:
+def range_of_key(key: Any, prefix: bytes = b"", sort_key: SortKey = sort_key) -> Range:
     """The rows with a key; of one partition, if its `prefix` is given."""
     start = prefix + sort_key(key)
     return Range(start, start + ROW_END)
@@ -180,6 +186,7 @@ class Groups:
     """As JSON, instead of what the rows have."""
     prefix: bytes = b""
     """Of the partition that all rows belong to."""
+    sort_key: SortKey = sort_key
 
     @property
     def is_through(self) -> bool:
@@ -226,8 +233,8 @@ class Groups:
     def _prefix_size(self, key: Any) -> int:
         """How much of a row key all rows of the group have in common that a key belongs to."""
         if self.level is None or type(key) is not list or len(key) < self.level:
-            return len(self.prefix) + len(sort_key(key))
-        return len(self.prefix) + len(sort_key(key[: self.level])) - 1  # without the end of the array
+            return len(self.prefix) + len(self.sort_key(key))
+        return len(self.prefix) + len(self.sort_key(key[: self.level])) - 1  # without the end of the array
 
 
 def cover(reader: Reader, state: State, one: Range, highest: int) -> Cover:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from couchlite.collation import compare, sort_key
+from couchlite.collation import compare, raw_sort_key, sort_key
 
 RECORDED = Path(__file__).parent.parent / "web" / "golden" / "views"
 
@@ -137,3 +137,65 @@ def test_icu_is_loaded_only_when_a_string_needs_it() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "False True\n"
+
+
+# "collation": "raw"
+
+_RAW_RANK: dict[type, int] = {int: 0, float: 0, dict: 4, list: 5, str: 6}
+
+
+def _raw_order(left: Any, right: Any) -> int:
+    """Erlang's order of terms: of atoms by their names, of {[{Name, Value} ...]}, of lists, of binaries."""
+    atoms: dict[Any, int] = {False: 1, None: 2, True: 3}
+    known = [_RAW_RANK.get(type(one)) for one in (left, right)]
+    ranks = [atoms[one] if rank is None else rank for rank, one in zip(known, (left, right), strict=True)]
+    if ranks[0] != ranks[1]:
+        return ranks[0] - ranks[1]
+    if isinstance(left, dict):
+        left = [part for member in left.items() for part in member]
+        right = [part for member in right.items() for part in member]
+    if isinstance(left, list):
+        for one, other in zip(left, right, strict=False):
+            if order := _raw_order(one, other):
+                return order
+        return len(left) - len(right)
+    if isinstance(left, str):
+        left, right = left.encode(), right.encode()
+    return 0 if left is None else (left > right) - (left < right)
+
+
+@given(VALUES, VALUES)
+def test_the_raw_order_is_that_of_erlangs_terms(left: Any, right: Any) -> None:
+    order = _raw_order(left, right)
+    one, other = raw_sort_key(left), raw_sort_key(right)
+    assert (one > other) - (one < other) == (order > 0) - (order < 0)
+    assert one == other or not (one.startswith(other) or other.startswith(one))
+
+
+def test_the_raw_order_of_couchdb() -> None:
+    ordered: list[Any] = [
+        *(-1e300, -1, 0, 1, 1.5, 2**53, 2**53 + 1, 1e300),
+        *(False, None, True),
+        *({}, {"a": 1, "b": 2}, {"a": None}, {"a": "x"}, {"aa": 1}, {"b": 1}),
+        *([], [1], [1, 2], [2], [None], [{}], [[]], ["A"], ["a"]),
+        *(
+            "",
+            "\x00",
+            "\x00a",
+            "\x01",
+            "1",
+            "10",
+            "2",
+            "A",
+            "B",
+            "a",
+            "a\x00",
+            "aa",
+            "b",
+            "á",
+            "\uffff",
+            "😀",
+        ),
+    ]
+    mixed = sorted(ordered, key=lambda value: hash(repr(value)))
+    assert sorted(mixed, key=raw_sort_key) == ordered

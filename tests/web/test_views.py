@@ -51,6 +51,59 @@ async def test_a_row_may_name_a_revision(web: Site) -> None:
     assert (row["key"], row["doc"]["n"], row["doc"]["_rev"]) == (2, 1, old)
 
 
+async def test_a_row_may_name_what_is_no_document(web: Site) -> None:
+    values = [
+        {"_id": 5},
+        {"_rev": 5},
+        {"_rev": "bad"},
+        {"_id": ""},
+        {"_id": "_local/none"},
+        {"_id": "_local/x"},
+    ]
+    await fill(web, [{"_id": f"d{at}", "n": at, "value": value} for at, value in enumerate(values)])
+    await web.ask("PUT", "/db/_local/x", {"here": True})
+    rows = (await query(web, "?include_docs=true"))["rows"]
+    assert [row["doc"] for row in rows] == [None] * 5 + [{"_id": "_local/x", "_rev": "0-1", "here": True}]
+
+
+async def test_a_view_may_be_in_raw_order(web: Site) -> None:
+    keys: list[Any] = [
+        1,
+        2,
+        False,
+        None,
+        True,
+        {"a": 1},
+        ["A"],
+        ["a", 1],
+        ["a", 2],
+        ["b"],
+        "A",
+        "B",
+        "a",
+        "á",
+    ]
+    await fill(web, [{"_id": f"d{at}", "n": key} for at, key in enumerate(reversed(keys))])
+    source = {"map": MAP, "reduce": "_count", "options": {"collation": "raw"}}
+    await web.ask("PUT", "/db/_design/raw", {"views": {"v": source}})
+
+    async def found(options: str) -> list[Any]:
+        reply = await web.ask("GET", f"/db/_design/raw/_view/v{options}")
+        return [row["key"] for row in reply.json()["rows"]]
+
+    assert await found("?reduce=false") == keys
+    assert await found("?reduce=false&descending=true") == keys[::-1]
+    assert await found("?group=true&startkey=%22A%22&endkey=%22a%22") == ["A", "B", "a"]
+    assert await found("?group_level=1&startkey=[]&endkey=%22A%22&inclusive_end=false") == [
+        ["A"],
+        ["a"],
+        ["b"],
+    ]
+    assert await found("?reduce=false&key=[%22a%22,2]") == [["a", 2]]
+    reply = await web.ask("GET", "/db/_design/raw/_view/v?startkey=%22a%22&endkey=%22B%22")
+    assert (reply.status, reply.json()["error"]) == (400, "query_parse_error")
+
+
 async def test_attachments_come_with_documents(web: Site) -> None:
     data = {"f": {"content_type": "text/plain", "data": "YWJj"}}
     await fill(web, [{"_id": "a", "n": 1, "_attachments": data}, {"_id": "b", "n": 2}])
