@@ -17,6 +17,8 @@ COMMANDS = {
     "doc": "Read and change documents.",
     "replicate": "Replicate a database into another one.",
     "replications": "Tell what replications did, and why.",
+    "backup": "Back up databases, or a whole server, into one file.",
+    "restore": "Restore databases, or a whole server, from a backup.",
     "check": "Verify a data directory: every index, counter, checksum and page.",
 }
 """Command -> what it does; the module of the same name is imported only when the command is used."""

@@ -21,6 +21,7 @@ import os
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -125,9 +126,15 @@ class BlobStore:
         """Remove what killed processes left half uploaded."""
         self._spool.sweep()
 
+    def page_of_files(self, reader: Reader, after: bytes, limit: int) -> tuple[list[bytes], bytes | None]:
+        """Addresses of bodies that are files, among the next `limit` addresses; and the last of these, None
+        when there are no more."""
+        rows = list(islice(reader.scan(Space.ATTACHMENTS, after + b"\0" if after else b""), limit))
+        files = [key for key, row in rows if row[:1] == _FILE]
+        return files, rows[-1][0] if len(rows) == limit else None
+
     def _path(self, key: bytes) -> Path:
-        name = key.hex()
-        return self.directory / name[:2] / name[2:]
+        return blob_path(self.directory, key)
 
     def _place(self, staged: StagedBlob) -> None:
         assert staged.path is not None
@@ -262,6 +269,12 @@ class BlobSource:
         if not chunk:
             raise InternalError(f"attachment body {self.key.hex()} is damaged: it ends at {start}")
         return chunk
+
+
+def blob_path(directory: Path, key: bytes) -> Path:
+    """Where the file of a body lies."""
+    name = key.hex()
+    return directory / name[:2] / name[2:]
 
 
 def file_bytes(reader: Reader) -> int:

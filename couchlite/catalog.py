@@ -16,7 +16,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ RESOLVERS_PREFIX = "resolvers/"
 """Of settings: how the conflicts of the database with that uuid are resolved. They go with the database."""
 
 _VERSION = b"settings_version"
+_UPDATES_TAG = b"updates_tag"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,27 @@ class Catalog:
                 f"{self.path} has format {version}; this couchlite reads format {FORMAT_VERSION} only"
             )
         return uuid
+
+    @property
+    def updates_tag(self) -> str:
+        """Ends the sequences of the log behind `_db_updates`: a restored catalog counts anew."""
+        with self._engine.read() as reader:
+            stored = reader.get(CatalogSpace.META, _UPDATES_TAG)
+        return self.uuid[:12] if stored is None else stored.decode()
+
+    def adopt(self, uuid: str, settings: Mapping[str, str]) -> None:
+        """Take over the identity and the settings of a server that is restored here."""
+
+        def run(batch: Batch) -> None:
+            batch.put(CatalogSpace.META, b"uuid", uuid.encode())
+            batch.put(CatalogSpace.META, _UPDATES_TAG, secrets.token_hex(6).encode())
+            for key, value in settings.items():
+                batch.put(CatalogSpace.SETTINGS, key.encode(), value.encode())
+            _count_version(batch)
+
+        self._engine.write(run)
+        self.uuid = uuid
+        self.beacon.change()
 
     def find(self, name: str) -> Entry:
         """:raises DatabaseNotFound:"""

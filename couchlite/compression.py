@@ -11,7 +11,7 @@ dictionary number N of this database. Dictionaries are never changed nor removed
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import zstandard
@@ -28,6 +28,10 @@ TRAIN_HASH_BITS = 18
 """With these given, zstd does not try many values for them, which takes five times as long for no gain."""
 SMALLEST_COMPRESSED_BYTES = 32
 """Shorter texts are stored as they are: a frame's own header would eat the gain."""
+
+STREAM_LEVEL = 1
+STREAM_STEP_BYTES = 16 * 1024
+"""So much of a stream is decompressed at once: what comes of it may be a thousand times as long."""
 
 _beside = ThreadPoolExecutor(1, thread_name_prefix="compression")
 
@@ -118,6 +122,23 @@ class _Decoders(dict[int, Callable[[bytes], bytes]]):
         decoder: Callable[[bytes], bytes]
         decoder = self[codec] = zstandard.ZstdDecompressor(dict_data=self._dictionary(codec)).decompress
         return decoder
+
+
+def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """A stream as one zstd frame with a checksum."""
+    compressor = zstandard.ZstdCompressor(level=STREAM_LEVEL, write_checksum=True).compressobj()
+    for chunk in chunks:
+        if some := compressor.compress(chunk):
+            yield some
+    yield compressor.flush()
+
+
+def decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """What `compressed` was given."""
+    decompressor = zstandard.ZstdDecompressor().decompressobj()
+    for chunk in chunks:
+        for start in range(0, len(chunk), STREAM_STEP_BYTES):
+            yield decompressor.decompress(chunk[start : start + STREAM_STEP_BYTES])
 
 
 def train(samples: Sequence[bytes]) -> bytes | None:

@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -455,6 +456,10 @@ class Database:
 
         threading.Thread(target=run, name=f"compaction {self.name}", daemon=True).start()
         return future
+
+    def without_compaction(self) -> AbstractContextManager[None]:
+        """A context in which no process begins to compact the database; one that runs is waited for."""
+        return self._compaction.held_off()
 
     def check(self, *, deep: bool = False, advance: Callable[[int], None] | None = None) -> list[str]:
         """What does not fit together in the store, one line each; `deep` also reads every attachment.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -22,6 +24,16 @@ class FileLock:
             os.close(descriptor)
             return None
         return descriptor
+
+    @contextlib.contextmanager
+    def held_off(self) -> Iterator[None]:
+        """Waits until nobody has the lock; in the context nobody gets it. Many may hold it off at once."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(descriptor)
 
     def is_held(self) -> bool:
         try:

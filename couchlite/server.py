@@ -103,6 +103,11 @@ class Server:
         self._doorbell.ring(_CATALOG_MOVED)
         return self._database(entry)
 
+    def restore(self, name: str, props: dict[str, Any], *, fill: Callable[[Entry, Path], None]) -> None:
+        """Add a database whose files `fill` makes in an empty folder. :raises DatabaseExists:"""
+        self.catalog.add(name, props, fill=fill)
+        self._doorbell.ring(_CATALOG_MOVED)
+
     def open(self, name: str) -> Database:
         """:raises DatabaseNotFound:"""
         number, entries = self._entries

@@ -46,7 +46,7 @@ class Updates:
         self._catalog = request.server.catalog
         self._options = options
         self._left = options.limit
-        self._tag = request.server.uuid[:12]
+        self._tag = request.server.catalog.updates_tag
         self.since = options.since
 
     @property
@@ -151,7 +151,7 @@ def _options(request: Request) -> Options:
             case "since" if value == "now":
                 since = request.server.catalog.last_update()
             case "since":
-                since = parse_seq(value, request.server.uuid[:12])
+                since = parse_seq(value, request.server.catalog.updates_tag)
             case "limit":
                 limit = _count(value)
             case "timeout":
