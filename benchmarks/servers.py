@@ -80,7 +80,7 @@ class Server:
         if self.pid is None:
             raise RuntimeError("the process is not known; give it as NAME=URL,PID")
         sizes = {}
-        for pid in _tree(self.pid):
+        for pid in processes_of(self.pid):
             try:
                 lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
             except (FileNotFoundError, ProcessLookupError):
@@ -89,7 +89,8 @@ class Server:
         return sizes
 
 
-def _tree(pid: int) -> list[int]:
+def processes_of(pid: int) -> list[int]:
+    """A process and all that it started."""
     pids = [pid]
     for parent in pids:
         listed = subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True, check=False)
