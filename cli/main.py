@@ -16,6 +16,7 @@ COMMANDS = {
     "db": "List, create, delete, inspect and compact databases.",
     "doc": "Read and change documents.",
     "replicate": "Replicate a database into another one.",
+    "replicator": "Run the replications that documents of any CouchDB ask for.",
     "replications": "Tell what replications did, and why.",
     "backup": "Back up databases, or a whole server, into one file.",
     "restore": "Restore databases, or a whole server, from a backup.",

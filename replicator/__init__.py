@@ -17,6 +17,7 @@ from .pipeline import Replication
 from .record import Limits
 from .requests import Requests
 from .scheduler import Scheduler
+from .standalone import standalone
 
 __all__ = [
     "Checkpoints",
@@ -43,5 +44,6 @@ __all__ = [
     "parse_endpoint",
     "read_filter_code",
     "replication_id",
+    "standalone",
     "tls_context",
 ]

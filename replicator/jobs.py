@@ -92,6 +92,8 @@ class Job:
         self.running_since = 0.0
         self.result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self.result.add_done_callback(_retrieve)
+        self.followed = peers.database_followed(options)
+        """The name of the source where it is a database of this server."""
         self._peers = peers
         self._ledger = ledger
         self._patience = patience

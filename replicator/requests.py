@@ -240,7 +240,7 @@ class Requests:
 
     async def _fail(self, doc_id: str, reason: str) -> None:
         log.error(
-            "Error processing replication doc `%s` from `%s`: %s", ascii(doc_id), self._store.name, reason
+            "Error processing replication doc %s from `%s`: %s", ascii(doc_id), self._store.name, reason
         )
         await self._write(doc_id, documents.failed(reason))
 
@@ -253,7 +253,7 @@ class Requests:
                 return
             except CouchliteError as error:
                 log.warning(
-                    "the state of `%s` in `%s` could not be written: %s",
+                    "the state of %s in `%s` could not be written: %s",
                     ascii(doc_id),
                     self._store.name,
                     error.reason,

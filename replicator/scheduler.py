@@ -56,10 +56,14 @@ class Scheduler:
     """Made and closed in the event loop that it is to work in.
 
     :param ledger: where it is noted what the replications do; closed by whoever opened it.
+    :param uuid: of the server for which they are run, if it is another one; ids of replications have it in.
     """
 
-    def __init__(self, server: Server, peers: Peers, ledger: Ledger, moves: Moves) -> None:
+    def __init__(
+        self, server: Server, peers: Peers, ledger: Ledger, moves: Moves, uuid: str | None = None
+    ) -> None:
         self._server = server
+        self._uuid = uuid or server.uuid
         self._ledger = ledger
         self._peers = peers
         self._jobs: dict[str, Job] = {}
@@ -114,13 +118,13 @@ class Scheduler:
     async def id_of(self, options: Options) -> ReplicationId:
         """:raises CouchliteError: its filter function can't be read."""
         if options.filter is None or options.filter.startswith("_"):
-            return replication_id(options, self._server.uuid)
+            return replication_id(options, self._uuid)
         source = await self._peers.source(options)
         try:
             code = await read_filter_code(options.filter, source)
         finally:
             await source.close()
-        return replication_id(options, self._server.uuid, code)
+        return replication_id(options, self._uuid, code)
 
     def _check_owner(self, name: str, principal: Principal) -> bool:
         """Whether there is such a job. :raises Unauthorized: it is somebody else's."""
@@ -204,7 +208,7 @@ class Scheduler:
 
     def _patience(self, job: Job) -> Patience:
         is_crowded = bool(self._due)
-        if self._peers.database_followed(job.options) is not None:
+        if job.followed is not None:
             return Patience(CROWDED_IDLE_S if is_crowded else IDLE_S, is_crowded)
         return Patience(REMOTE_IDLE_S if is_crowded else None, is_crowded)
 
@@ -212,8 +216,12 @@ class Scheduler:
         """It has something to do."""
         self._forget_timer(job)
         if self._jobs.get(job.id.text) is job:
+            was_crowded = bool(self._due)
             self._due[job] = None
             self._start_due()
+            if self._due and not was_crowded:
+                for running in self._running:
+                    running.stir()
 
     def _forget_timer(self, job: Job) -> None:
         timer = self._crashed.pop(job, None)
@@ -230,9 +238,6 @@ class Scheduler:
             if job.state != "running":
                 job.admit()
             self._running[job] = asyncio.create_task(self._run(job))
-        if self._due:
-            for job in self._running:
-                job.stir()
 
     async def _run(self, job: Job) -> None:
         try:

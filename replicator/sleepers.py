@@ -45,7 +45,7 @@ class Sleepers:
         return job in self._ends
 
     def add(self, job: Job) -> None:
-        name = self._peers.database_followed(job.options)
+        name = job.followed
         if name is None:
             probing = asyncio.create_task(self._probe(job))
 
