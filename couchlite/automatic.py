@@ -28,13 +28,15 @@ from .database import Database
 from .engine import Space
 from .errors import DatabaseNotFound, NotFound
 from .javascript import FunctionPool
-from .merging.resolvers import LeftAlone
+from .merging.resolvers import LeftAlone, Manual
 from .merging.settings import Settings
 from .resolution_log import Resolution
 from .resolving import Outcome, Resolving
 from .server import Server
 
 POLL_S = 1.0
+LOOK_AT_ALL_S = 600.0
+"""All databases are looked at: a process may have died between a commit and its entry in the log."""
 PAGE_DOCUMENTS = 100
 """After so many documents of one database, others have their turn."""
 PROGRESS_CHANGES = 10_000
@@ -67,30 +69,55 @@ class AutomaticResolution:
         self._functions = functions
         self._wanted: dict[str, _Wanted] = {}
         self._version = -1
+        self._pending: set[str] = set()
+        """The databases that may have moved, by uuid."""
+        self._logged = server.catalog.last_update()
         self._progress: dict[str, _Progress] = {}
         self._stored: dict[str, _Progress] = {}
 
     async def run(self) -> None:
         """Look again and again, until cancelled."""
+        all_looked_at_s = -LOOK_AT_ALL_S
         while True:
-            if not await self.look():
+            is_due = time.monotonic() - all_looked_at_s >= LOOK_AT_ALL_S
+            if is_due:
+                all_looked_at_s = time.monotonic()
+            if not await self.look(everywhere=is_due):
                 await asyncio.sleep(POLL_S)
 
-    async def look(self) -> bool:
-        """Do some of what there is to do in each database; whether there may be more."""
+    async def look(self, *, everywhere: bool) -> bool:
+        """Do some of what there is to do in each database that has moved; whether there may be more.
+
+        :param everywhere: look at the others too.
+        """
         more = False
-        for uuid, wanted in self._read_settings().items():
+        self._read_settings()
+        self._read_moves()
+        if everywhere:
+            self._pending.update(self._wanted)
+        for uuid in list(self._pending):
+            wanted = self._wanted[uuid]
+            self._pending.discard(uuid)
             try:
                 database = self._server.open(wanted.name)
-                if database.uuid == uuid:
-                    more |= await self._look_at(database, wanted)
+                if database.uuid == uuid and await self._look_at(database, wanted):
+                    self._pending.add(uuid)
+                    more = True
             except DatabaseNotFound:
                 continue
             except Exception:
                 log.exception("resolving the conflicts of %s failed", wanted.name)
         return more
 
-    def _read_settings(self) -> dict[str, _Wanted]:
+    def _read_moves(self) -> None:
+        """Which databases have moved, by the log behind `_db_updates`."""
+        rows = self._server.catalog.updates(self._logged) if self._wanted else []
+        if rows:
+            self._logged = rows[-1][0]
+            moved = {name for _seq, name, _kind in rows}
+            self._pending.update(uuid for uuid, wanted in self._wanted.items() if wanted.name in moved)
+
+    def _read_settings(self) -> None:
         catalog = self._server.catalog
         version = catalog.settings.version()
         if version != self._version:
@@ -100,7 +127,7 @@ class AutomaticResolution:
                 text = catalog.settings.get(RESOLVERS_PREFIX + uuid) or ""
                 digest = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
                 self._wanted[uuid] = _Wanted(name, settings, digest)
-        return self._wanted
+            self._pending = set(self._wanted)
 
     # --- one database
 
@@ -137,7 +164,7 @@ class AutomaticResolution:
                 f"it was resolved {RESOLUTIONS_MAX} times within an hour; do other servers resolve otherwise?"
             )
         if reason is not None:
-            _report(database, Outcome(doc_id, "manual", LeftAlone(reason)))
+            _report(database, Outcome(doc_id, (), Manual.name, LeftAlone(reason)))
             return
         with contextlib.suppress(NotFound):  # it is no conflict any more
             _report(database, await Resolving(database, self._functions).resolve(doc_id, settings))

@@ -9,26 +9,23 @@ the write, which then writes nothing if the document has moved on.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, replace
 
-from . import document, jsontext, resolution_log, validation
-from .conflicts import Inspection
+from . import document, resolution_log, validation
 from .database import Database
 from .errors import Conflict as Moved
 from .errors import CouchliteError, NotFound
 from .javascript import FunctionPool
 from .merging.functions import DesignFunctions
-from .merging.resolvers import Conflict, Leaf, LeftAlone, Resolution, Resolver
+from .merging.resolvers import Conflict, Leaf, LeftAlone, Manual, Resolution, Resolver
 from .merging.settings import Settings
-from .merging.values import JsonObject
+from .proposals import Sides
 from .resolutions import DELETE
 from .revision import Rev
-from .revtree import Node
 from .security import SYSTEM, Principal
 
-PAGE_BODIES = 32
-"""So many bodies are read in one snapshot."""
 SIZE_MAX_BYTES = 64 << 20
 """Leaves that are larger together are left to people: they would have to be in memory several times."""
 
@@ -38,44 +35,13 @@ class Outcome:
     """What became of a conflict, or would become of it."""
 
     id: str
+    leaves: tuple[Rev, ...]
+    """The winner first."""
     resolver: str
     """Its name; what chose it was the settings or the caller."""
     proposal: Resolution | LeftAlone
     done: resolution_log.Resolution | None = None
     """The record, if it was resolved."""
-
-
-def read_conflict(database: Database, doc_id: str, revs: tuple[Rev, ...] = ()) -> Conflict:
-    """A document's leaves with their bodies, and the base that they have in common.
-
-    :param revs: only these leaves.
-    :raises NotFound: the document isn't known, or has moved on meanwhile.
-    :raises BadRequest: one of `revs` is no leaf.
-    """
-    with database.snapshot() as snapshot:
-        found = snapshot.inspect(doc_id)
-    leaves = found.choose(revs) if revs else found.leaves
-    base = found.merge_base(leaves) if len(leaves) > 1 else None
-    nodes = [*leaves, *([] if base is None else [base])]
-    documents: list[JsonObject] = []
-    for start in range(0, len(nodes), PAGE_BODIES):
-        documents += _documents(database, found, nodes[start : start + PAGE_BODIES])
-    read = [Leaf(node.rev.text, body) for node, body in zip(leaves, documents, strict=False)]
-    return Conflict(doc_id, read, None if base is None else documents[-1])
-
-
-def _documents(database: Database, found: Inspection, nodes: list[Node]) -> list[JsonObject]:
-    texts = []
-    with database.snapshot() as snapshot:
-        for node in nodes:
-            revision = snapshot.kept_revision(found.document, node)
-            if revision is None:
-                raise NotFound(f"the body of {node.rev} is not here any more")
-            texts.append(document.render(revision))
-    documents: list[JsonObject] = [jsontext.loads(text) for text in texts]
-    for one in documents:
-        del one["_id"], one["_rev"]
-    return documents
 
 
 class Resolving:
@@ -92,66 +58,58 @@ class Resolving:
         self._functions = DesignFunctions(database, functions)
         self._principal = principal
 
-    async def propose(self, doc_id: str, by: Settings | Resolver, revs: tuple[Rev, ...] = ()) -> Outcome:
-        """What a resolver makes of a conflict; nothing is written. :raises NotFound: as `read_conflict`."""
-        _conflict, outcome = await self._propose(doc_id, by, revs)
-        return outcome
+    async def propose(self, doc_id: str, by: Settings | Resolver) -> Outcome:
+        """What a resolver makes of a conflict; nothing is written.
+
+        :raises NotFound: there is no such document, or it is not in conflict.
+        """
+        sides = self._sides(doc_id)
+        if sides is None:
+            reason = f"its leaves are larger than {SIZE_MAX_BYTES >> 20} MiB together"
+            return Outcome(doc_id, (), Manual.name, LeftAlone(reason))
+        leaves = [Leaf(rev.text, leaf) for rev, leaf in zip(sides.revs, sides.leaves, strict=True)]
+        resolver = by if isinstance(by, Resolver) else by.choose(doc_id, leaves[0])
+        proposal = await resolver.resolve(Conflict(doc_id, leaves, sides.base), self._functions)
+        return Outcome(doc_id, sides.revs, resolver.name, proposal)
 
     async def resolve(self, doc_id: str, by: Settings | Resolver) -> Outcome:
         """Settle a conflict, or leave it alone, also if the document changes meanwhile or the merged one is
-        refused. :raises NotFound: as `read_conflict`."""
-        conflict, outcome = await self._propose(doc_id, by, ())
+        refused. :raises NotFound: as `propose`."""
+        outcome = await self.propose(doc_id, by)
         if isinstance(outcome.proposal, LeftAlone):
             return outcome
         try:
-            done = await self._write(conflict, outcome.resolver, outcome.proposal)
+            return replace(outcome, done=await self._write(outcome, outcome.proposal))
         except Moved:
-            return Outcome(doc_id, outcome.resolver, LeftAlone("the document has changed meanwhile"))
+            return replace(outcome, proposal=LeftAlone("the document has changed meanwhile"))
         except CouchliteError as refusal:
-            return Outcome(
-                doc_id,
-                outcome.resolver,
-                LeftAlone(f"the merged document was refused: {refusal.error}: {refusal.reason}"),
-            )
-        return Outcome(doc_id, outcome.resolver, outcome.proposal, done)
+            reason = f"the merged document was refused: {refusal.error}: {refusal.reason}"
+            return replace(outcome, proposal=LeftAlone(reason))
 
-    async def all(self, by: Settings | Resolver, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
-        """The same for each conflict of the database; with `dry_run` nothing is written."""
-        at: bytes | None = b""
-        while at is not None:
-            with self._database.snapshot() as snapshot:
-                page = snapshot.conflicts(at)
-            for row in page.rows:
-                try:
-                    yield await (self.propose(row.id, by) if dry_run else self.resolve(row.id, by))
-                except NotFound:
-                    continue  # it is none any more
-            at = page.resume
+    async def all(
+        self, by: Settings | Resolver, ids: Iterable[str] | None = None, *, dry_run: bool = False
+    ) -> AsyncIterator[Outcome]:
+        """The same for each conflict of the database, or among `ids`; with `dry_run` nothing is written."""
+        for doc_id in (row.id for row in self._database.conflicts()) if ids is None else ids:
+            with contextlib.suppress(NotFound):  # it is no conflict, or not any more
+                yield await (self.propose(doc_id, by) if dry_run else self.resolve(doc_id, by))
 
-    async def _propose(
-        self, doc_id: str, by: Settings | Resolver, revs: tuple[Rev, ...]
-    ) -> tuple[Conflict, Outcome]:
-        too_large = self._is_too_large(doc_id)
-        conflict = Conflict(doc_id, []) if too_large else read_conflict(self._database, doc_id, revs)
-        if too_large:
-            resolver, proposal = "manual", LeftAlone("the leaves are too large to be merged by themselves")
-            return conflict, Outcome(doc_id, resolver, proposal)
-        if len(conflict.leaves) < 2:
-            raise NotFound("the document is not in conflict")
-        chosen = by if isinstance(by, Resolver) else by.choose(doc_id, conflict.leaves[0])
-        return conflict, Outcome(doc_id, chosen.name, await chosen.resolve(conflict, self._functions))
-
-    def _is_too_large(self, doc_id: str) -> bool:
+    def _sides(self, doc_id: str) -> Sides | None:
+        """What is to be merged; None if that is too much."""
         with self._database.snapshot() as snapshot:
-            sizes: list[int] = [leaf.info.size for leaf in snapshot.inspect(doc_id).leaves]
-        return sum(sizes) > SIZE_MAX_BYTES
+            leaves = snapshot.inspect(doc_id).leaves
+            if len(leaves) < 2:
+                raise NotFound("the document is not in conflict")
+            size = sum(leaf.info.size for leaf in leaves)
+            return None if size > SIZE_MAX_BYTES else snapshot.sides(doc_id)
 
-    async def _write(self, conflict: Conflict, using: str, proposal: Resolution) -> resolution_log.Resolution:
+    async def _write(self, outcome: Outcome, proposal: Resolution) -> resolution_log.Resolution:
         database = self._database
-        content = DELETE if proposal.deleted else document.parse(proposal.document, conflict.id)
+        content = DELETE if proposal.deleted else document.parse(proposal.document, outcome.id)
         with database.snapshot() as snapshot:
-            seen = [Rev.parse(leaf.rev) for leaf in conflict.leaves]
-            plan = snapshot.plan_resolution(conflict.id, seen, content, using=using, by=self._principal.name)
+            plan = snapshot.plan_resolution(
+                outcome.id, outcome.leaves, content, using=outcome.resolver, by=self._principal.name
+            )
         for refusal in await validation.refusals(
             database, plan.edits, self._principal, self._pool, new_edits=True
         ):

@@ -195,7 +195,11 @@ DATABASE_PREFIX_ROUTES = {
         "GET,POST",
         {"GET": mango_indexes.listing, "POST": mango_indexes.create, "DELETE": mango_indexes.delete},
     ),
-    "_conflicts": Route(conflicts.reader, "GET,HEAD,POST", {"GET": conflicts.get, "POST": conflicts.post}),
+    "_conflicts": Route(
+        conflicts.reader,
+        "GET,HEAD,POST",
+        {"GET": conflicts.get, "POST": conflicts.post, "PUT": conflicts.put},
+    ),
     "_compact": Route(database_admin, "POST", {"POST": databases.compact}),
     "_shards": Route(member, "GET", {"GET": databases.shard_of}),
 }

@@ -9,6 +9,7 @@
     GET  /{db}/_conflicts/_resolutions           the same of all documents
     POST /{db}/_conflicts/_missing_bases         whose bodies are lacking for merging: {"ids": [...]}
     POST /{db}/_conflicts/_bases                 these bodies, from a peer that has them: {"docs": [...]}
+    ...  /{db}/_conflicts/_resolvers, _resolve   see resolvers.py
 
 CouchDB has no such thing: `_conflicts` is no document's id there, and it says so. An id may have its slashes
 escaped or not. docs/conflicts.md explains the members.
@@ -30,7 +31,14 @@ from aiohttp import web
 from couchlite import document
 from couchlite.conflicts import PAGE_ROWS, Branch, ConflictCounts, ConflictRow, Inspection
 from couchlite.document import Edit
-from couchlite.errors import BadRequest, CouchliteError, IllegalDocumentId, NotFound, QueryParseError
+from couchlite.errors import (
+    BadRequest,
+    CouchliteError,
+    IllegalDocumentId,
+    MethodNotAllowed,
+    NotFound,
+    QueryParseError,
+)
 from couchlite.jsontext import dumps
 from couchlite.landing import landed
 from couchlite.merging import Merged, Rules
@@ -41,10 +49,11 @@ from couchlite.revision import Rev
 from couchlite.revtree import Node
 from couchlite.security import check_admin
 
-from . import response, system_documents
+from . import resolvers, response, system_documents
 from .documents import fairly
 from .listings import ALL, id_range
 from .request import Request, boolean, is_text, positive_integer
+from .resolvers import known_members
 from .response import Stream
 from .submission import carry_out, read_document, read_documents
 from .view_options import ViewOptions, read_options
@@ -73,6 +82,8 @@ async def get(request: Request) -> web.StreamResponse:
             return await _list(request)
         case ["_resolutions"]:
             return await _resolutions(request, None)
+        case ["_resolvers"]:
+            return await resolvers.get(request)
         case [*names, "_resolutions"]:
             return await _resolutions(request, _id(names))
         case names:
@@ -89,12 +100,21 @@ async def post(request: Request) -> web.StreamResponse:
             return await _missing_bases(request)
         case ["_bases"]:
             return await _bases(request)
+        case ["_resolve"]:
+            return await resolvers.resolve_all(request)
         case [*names, "_merge"]:
             return await _merge(request, _id(names))
         case [*names, "_undo"]:
             return await _undo(request, _id(names))
         case names:
             return await _resolve(request, _id(names))
+
+
+async def put(request: Request) -> web.StreamResponse:
+    """The one address that is written to."""
+    if request.segments[2:] != ["_resolvers"]:
+        raise MethodNotAllowed("GET,HEAD,POST")
+    return await resolvers.put(request)
 
 
 def _id(names: Sequence[str]) -> str:
@@ -246,7 +266,7 @@ def _branch(branch: Branch) -> dict[str, Any]:
 
 
 async def _merge(request: Request, doc_id: str) -> web.StreamResponse:
-    body = await _body(request, "rules", "only")
+    body = await known_members(request, "rules", "only")
     sides, merged = await _merged(request, doc_id, Rules.parse(body.get("rules", {})), _chosen(body))
     proposal = {
         "id": doc_id,
@@ -266,7 +286,7 @@ async def _merged(request: Request, doc_id: str, rules: Rules, chosen: Sequence[
 
 
 async def _resolve(request: Request, doc_id: str) -> web.StreamResponse:
-    body = await _body(request, "leaves", "only", "using", *_CONTENTS)
+    body = await known_members(request, "leaves", "only", "using", *_CONTENTS)
     seen, chosen = _revs(body.get("leaves"), "leaves"), _chosen(body)
     given = [name for name in _CONTENTS if name in body]
     if len(given) != 1:
@@ -313,7 +333,7 @@ def _means(body: dict[str, Any], default: str) -> str:
 
 
 async def _undo(request: Request, doc_id: str) -> web.StreamResponse:
-    number = (await _body(request, "resolution")).get("resolution")
+    number = (await known_members(request, "resolution")).get("resolution")
     if not isinstance(number, int) or isinstance(number, bool):
         raise BadRequest("`resolution` must be the number of a resolution.")
     with request.database().snapshot() as snapshot:
@@ -332,7 +352,7 @@ def _resolved(request: Request, done: Resolution) -> web.StreamResponse:
 
 
 async def _missing_bases(request: Request) -> web.StreamResponse:
-    ids = (await _body(request, "ids")).get("ids")
+    ids = (await known_members(request, "ids")).get("ids")
     if not isinstance(ids, list) or not all(isinstance(doc_id, str) for doc_id in ids):
         raise BadRequest("`ids` must be a list of document ids.")
     missing: dict[str, list[Rev]] = {}
@@ -345,7 +365,7 @@ async def _missing_bases(request: Request) -> web.StreamResponse:
 
 
 async def _bases(request: Request) -> web.StreamResponse:
-    docs = (await _body(request, "docs")).get("docs")
+    docs = (await known_members(request, "docs")).get("docs")
     if not isinstance(docs, list):
         raise BadRequest("`docs` must be a list of documents.")
     edits = read_documents(request, docs)
@@ -396,15 +416,6 @@ def _entry(entry: Resolution, obstacle: CouchliteError | None) -> dict[str, Any]
 
 
 # --- small things
-
-
-async def _body(request: Request, *names: str) -> dict[str, Any]:
-    """The body's members. One that is misspelt must not mean something else, such as to merge all leaves."""
-    body = await request.json_object()
-    unknown = set(body).difference(names)
-    if unknown:
-        raise BadRequest(f"Unknown member `{min(unknown)}`.")
-    return body
 
 
 def _revs(value: Any, name: str) -> list[Rev]:

@@ -23,6 +23,7 @@ from pathlib import Path
 import uvloop
 
 from couchlite.accounts import Accounts
+from couchlite.automatic import AutomaticResolution
 from couchlite.config_defaults import Sections
 from couchlite.errors import CouchliteError
 from couchlite.lockout import Failures
@@ -149,7 +150,9 @@ async def _serve(
         ready()
         if not worker and has_requests(server):
             _start_replications(app, serving)
-        housekeeping = asyncio.create_task(_keep_house(app))
+        background = [asyncio.create_task(_keep_house(app))]
+        if not worker:  # in one process only
+            background.append(asyncio.create_task(AutomaticResolution(server, app.functions).run()))
         user_databases = UserDatabases(server)
         following = asyncio.create_task(user_databases.run())
         if serving.administrator is not None and not worker:
@@ -157,8 +160,10 @@ async def _serve(
         if worker is not None and sys.platform != "linux":
             await _wait_as_child(told_to_stop)
         await told_to_stop.wait()
-        housekeeping.cancel()
+        for task in background:
+            task.cancel()
         user_databases.stop()
+        await asyncio.gather(*background, return_exceptions=True)
         await listener.close(serving.grace_s)
         await following
     finally:

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from couchlite import Rev, Server, document, jsontext
+from couchlite import Rev, Server, document, jsontext, resolving
 from couchlite.automatic import RESOLUTIONS_MAX, AutomaticResolution
 from couchlite.database import Database
 from couchlite.errors import BadRequest, NotFound
 from couchlite.javascript import FunctionPool
 from couchlite.merging.resolvers import LeftAlone, Resolution
 from couchlite.merging.settings import Settings, parse_resolver
-from couchlite.resolving import Outcome, Resolving, read_conflict
+from couchlite.resolving import Resolving
 
 from .helpers import attachment, graft, leaves
 from .test_merge_laws import edited
@@ -48,18 +48,11 @@ def conflicts(database: Database) -> list[str]:
 # One conflict
 
 
-async def test_a_conflict_is_read_with_its_base(database: Database, functions: FunctionPool) -> None:
-    make_conflict(database)
-    found = read_conflict(database, "d")
-    assert [leaf.rev for leaf in found.leaves] == leaves(database, "d")
-    assert found.documents == [{"a": 2, "b": 1}, {"a": 1, "b": 2}]
-    assert found.base == {"a": 1, "b": 1}
-
-
 async def test_a_proposal_writes_nothing(database: Database, functions: FunctionPool) -> None:
     make_conflict(database)
     found = await Resolving(database, functions).propose("d", THREE_WAY)
-    assert found == Outcome("d", "three-way", Resolution({"a": 2, "b": 2}))
+    assert (found.id, found.resolver, found.proposal) == ("d", "three-way", Resolution({"a": 2, "b": 2}))
+    assert [rev.text for rev in found.leaves] == leaves(database, "d")
     assert conflicts(database) == ["d"]
 
 
@@ -126,18 +119,18 @@ async def test_all_conflicts_by_the_settings(database: Database, functions: Func
     make_conflict(database, "clean")
     make_conflict(database, "clash", right={"a": 3, "b": 1})
     make_conflict(database, "other", right={"a": 1, "b": 2, "type": "x"}, left={"a": 2, "b": 1, "type": "x"})
-    resolving = Resolving(database, functions)
+    settler = Resolving(database, functions)
     chosen = Settings.parse(
         {"resolvers": [{"selector": {"type": {"$exists": False}}, "resolver": "three-way"}]}
     )
-    dry = [found async for found in resolving.all(chosen, dry_run=True)]
+    dry = [found async for found in settler.all(chosen, dry_run=True)]
     assert [(one.id, one.resolver, isinstance(one.proposal, Resolution)) for one in dry] == [
         ("clash", "three-way", False),
         ("clean", "three-way", True),
         ("other", "manual", False),
     ]
     assert conflicts(database) == ["clash", "clean", "other"]
-    assert [found.done is not None async for found in resolving.all(chosen)] == [False, True, False]
+    assert [found.done is not None async for found in settler.all(chosen)] == [False, True, False]
     assert conflicts(database) == ["clash", "other"]
 
 
@@ -170,7 +163,7 @@ def resolve_automatically(store: Server, name: str = "three-way", options: Any =
 
 
 async def look(automatic: AutomaticResolution) -> None:
-    while await automatic.look():
+    while await automatic.look(everywhere=True):
         pass
 
 
@@ -380,3 +373,13 @@ async def test_a_thousand_leaves_are_resolved_at_once(database: Database, functi
     assert found.done is not None
     assert database.get("d")["log"] == ["start", *(f"{number:03}" for number in range(1000))]
     assert conflicts(database) == []
+
+
+async def test_leaves_that_are_too_large_are_left_alone(
+    database: Database, functions: FunctionPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_conflict(database)
+    monkeypatch.setattr(resolving, "SIZE_MAX_BYTES", 10)
+    found = await Resolving(database, functions).resolve("d", THREE_WAY)
+    assert isinstance(found.proposal, LeftAlone)
+    assert conflicts(database) == ["d"]
