@@ -129,7 +129,7 @@ class SelectorIndexes:
     def _place(self, database: Database) -> _Place | None:
         known, _state = designs.mango_indexes(database)
         usable = [index for index in known if not any(name.startswith("_") for name in index.columns)]
-        plan = planner.plan(usable, Wanted(self._selector, {}, [], allow_fallback=True))
+        plan = planner.plan(usable, Wanted(self._selector, [], [], allow_fallback=True))
         if plan.index is None or plan.index.ddoc is None:
             return None
         index = database.indexes.get(known[plan.index])

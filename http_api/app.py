@@ -176,8 +176,6 @@ DATABASE_ROUTES: dict[tuple[str, ...], Route] = {
     ("_view_cleanup",): Route(database_admin, "POST", {"POST": views.clean_up}),
     ("_temp_view",): Route(member, "POST", {"POST": views.no_temporary_view}),
     ("_purge",): Route(administered_database, "POST", {"POST": databases.purge}),
-    ("_find",): Route(member, "POST", {"POST": find.find}),
-    ("_explain",): Route(member, "POST", {"POST": find.explain}),
     ("_purged_infos",): Route(member, "GET", {"GET": databases.purged_infos}),
     ("_purged_infos_limit",): Route(
         administered_database,
@@ -200,6 +198,8 @@ DATABASE_PREFIX_ROUTES = {
         "GET,HEAD,POST",
         {"GET": conflicts.get, "POST": conflicts.post, "PUT": conflicts.put},
     ),
+    "_find": Route(member, "POST", {"POST": find.find}),
+    "_explain": Route(member, "POST", {"POST": find.explain}),
     "_compact": Route(database_admin, "POST", {"POST": databases.compact}),
     "_shards": Route(member, "GET", {"GET": databases.shard_of}),
 }

@@ -64,7 +64,7 @@ async def find(request: Request) -> web.StreamResponse:
 async def explain(request: Request) -> web.StreamResponse:
     """POST of a query, to be told how it would be answered."""
     request.require_json_type()
-    options = read_find(await _body(request), request.server.config)
+    options = read_find(await _body(request), request.server.config, explain=True)
     known, _state = designs.mango_indexes(request.database())
     plan = planner.plan(list(known), _wanted(request, options), explain=True)
     return response.json(request, 200, _explained(request, options, plan))
@@ -98,7 +98,7 @@ async def _body(request: Request) -> dict[str, Any]:
 def _wanted(request: Request, options: FindOptions) -> Wanted:
     return Wanted(
         options.selector,
-        options.sort,
+        options.sort_columns,
         options.use_index,
         options.allow_fallback,
         in_partition=bool(options.partition),
@@ -160,6 +160,8 @@ class _Cursor:
         self._limit = options.limit
         self._rows_examined = 0
         self._docs_examined = 0
+        self._quorum_docs_examined = 0
+        """Those that CouchDB would read from more than one node, as `r` asks."""
         self._results = 0
         self._begun = time.perf_counter()
 
@@ -201,13 +203,15 @@ class _Cursor:
 
     def _scans_too_much(self) -> bool:
         threshold = setting(self._config, "index_scan_warning_threshold", 10)
-        return threshold > 0 and self._docs_examined > threshold * max(1, self._results)
+        return threshold > 0 and self._docs_examined + self._quorum_docs_examined > threshold * max(
+            1, self._results
+        )
 
     def _stats(self) -> dict[str, Any]:
         return {
             "total_keys_examined": self._rows_examined,
             "total_docs_examined": self._docs_examined,
-            "total_quorum_docs_examined": 0,
+            "total_quorum_docs_examined": self._quorum_docs_examined,
             "results_returned": self._results,
             "execution_time_ms": round(1000 * (time.perf_counter() - self._begun), 3),
         }
@@ -235,10 +239,13 @@ class _Cursor:
         """The documents of a page that are part of the answer, and whether it is complete."""
         shown: list[bytes] = []
         self._rows_examined += len(page.values)
+        is_quorum_read = self._options.r > 1 and not self._covered
+        is_shard_read = not is_quorum_read and not self._covered
         for at, value in enumerate(page.values):
             if value is None:
                 continue
-            self._docs_examined += not self._covered
+            self._docs_examined += is_shard_read
+            self._quorum_docs_examined += is_quorum_read
             if not self._matches(value):
                 continue
             if not self._limit:
@@ -276,8 +283,9 @@ class _Cursor:
             columns = page.columns()
             kept = [at for at, doc_id in enumerate(columns.ids) if not doc_id.startswith(_DESIGN)]
             if len(kept) < len(columns.ids):
-                self._rows_examined += len(columns.ids) - len(kept)
-                self._docs_examined += len(columns.ids) - len(kept)
+                if self._options.r == 1:
+                    self._rows_examined += len(columns.ids) - len(kept)
+                    self._docs_examined += len(columns.ids) - len(kept)
                 columns = columns.pick(kept)
             seen = self._bodies(snapshot, columns) if self._needs_bodies_only else None
             texts = (

@@ -44,6 +44,8 @@ class FindOptions:
     limit: int
     skip: int
     sort: dict[str, str]
+    sort_columns: list[str]
+    """Its fields; one that is named twice is there twice."""
     fields: list[str]
     partition: str
     r: int
@@ -88,8 +90,10 @@ Check = Callable[[Any], Any]
 _REQUIRED = object()
 
 
-def read_find(body: Mapping[str, Any], config: Config) -> FindOptions:
-    """:raises BadRequest: with CouchDB's error words and reasons."""
+def read_find(body: Mapping[str, Any], config: Config, *, explain: bool = False) -> FindOptions:
+    """:param explain: the bookmark won't be used.
+
+    :raises BadRequest: with CouchDB's error words and reasons."""
     checks: dict[str, tuple[Any, Check]] = {
         "selector": (_REQUIRED, _selector),
         "use_index": ([], use_index),
@@ -109,7 +113,9 @@ def read_find(body: Mapping[str, Any], config: Config) -> FindOptions:
     }
     values = checked(body, checks)
     text = values.pop("bookmark")
-    return FindOptions(**values, bookmark=_bookmark(text), bookmark_text=text)
+    bookmark = None if explain else _bookmark(text)
+    columns = [given if isinstance(given, str) else next(iter(given)) for given in body.get("sort", ())]
+    return FindOptions(**values, sort_columns=columns, bookmark=bookmark, bookmark_text=text)
 
 
 def read_index(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -274,7 +280,7 @@ def _partitioned(value: Any) -> bool:
 
 
 def _doc_ids(value: Any) -> Sequence[str]:
-    if not isinstance(value, list):
+    if not isinstance(value, list) or any(doc_id is None or isinstance(doc_id, list) for doc_id in value):
         reason = f"Bulk Delete requires an array of non-null docids. Docids: {term_text(value)}"
         raise _invalid("invalid_bulk_docs", reason)
     for doc_id in value:

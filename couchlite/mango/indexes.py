@@ -92,7 +92,8 @@ def of_design_document(document: Mapping[str, Any], *, partitioned: bool = False
 def parse_sort(value: Any) -> dict[str, str]:
     """Fields and their directions, as `sort` and an index's `fields` name them. :raises BadRequest:"""
     if not isinstance(value, list):
-        raise _invalid("invalid_sort_json", f"Sort must be an array of sort specs, not: {term_text(value)}")
+        reason = f"Sort must be an array of sort specs, not: {term_text(value, quoted=True)}"
+        raise _invalid("invalid_sort_json", reason)
     fields = {}
     for given in value:
         name, direction = _sort_field(given)
@@ -110,7 +111,7 @@ def _sort_field(field: Any) -> tuple[str, str]:
         ((name, direction),) = field.items()
         if direction in ("asc", "desc"):
             return name, direction
-    raise _invalid("invalid_sort_field", f"Invalid sort field: {term_text(field)}")
+    raise _invalid("invalid_sort_field", f"Invalid sort field: {term_text(field, quoted=True)}")
 
 
 def parse_definition(value: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Wanted:
     """What decides the choice."""
 
     selector: Selector
-    sort: dict[str, str]
+    sort: list[str]
     use_index: list[str]
     """A design document without its prefix, and maybe the name of an index in it."""
     allow_fallback: bool
@@ -146,7 +146,7 @@ def hints(selector: Selector) -> dict[str, Any]:
 
 def _problems(index: MangoIndex, wanted: Wanted) -> list[str]:
     """Why an index can't serve a query; CouchDB shows the first reason."""
-    selector, sort = wanted.selector, list(wanted.sort)
+    selector, sort = wanted.selector, wanted.sort
     columns = index.columns
     if index.ddoc is None:
         if not sort:
@@ -208,11 +208,10 @@ def _candidates(
         ("scope_mismatch", False, set(whole) - set(offered)),
         ("is_partial", False, set(every) - set(whole)),
     ]
-    found: dict[MangoIndex, tuple[bool, str, int]] = {}
+    tags: list[tuple[MangoIndex, bool, str, int]] = []
     rank = max(1, len(ranked))
     for number, (reason, is_usable, left_behind) in enumerate(steps):
-        for index in left_behind:
-            found.setdefault(index, (is_usable, reason or problems[index][0], rank))
+        tags += [(index, is_usable, reason or problems[index][0], rank) for index in left_behind]
         if left_behind and number < len(steps) - 1:
             rank += 1
     width = len(ranked[0][0].fields) if ranked else 0
@@ -221,6 +220,13 @@ def _candidates(
             reason = "less_overlap"
         else:
             reason = "too_many_fields" if len(index.fields) > width else "alphabetically_comes_after"
-        found[index] = (True, reason, number)
+        tags.insert(0, (index, True, reason, number))
+    # One that was named although it is partial may have been left behind twice: the earlier reason is told.
+    found: dict[MangoIndex, tuple[bool, str, int]] = {}
+    for index, is_usable, reason, rank in reversed(tags):
+        usable_before, first_reason, rank_before = found.get(index, (True, reason, 0))
+        found[index] = (usable_before and is_usable, first_reason, rank_before + rank)
+    if ranked:
+        found.pop(ranked[0][0], None)
     order = sorted(found, key=lambda index: index.order, reverse=True)
     return [(index, *found[index]) for index in order]

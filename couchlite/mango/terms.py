@@ -13,15 +13,23 @@ _SHOWN_DEPTH_MAX = 100
 _EXACT_INTEGERS_END = 2.0**53
 
 
-def term_text(value: Any, depth: int = _SHOWN_DEPTH_MAX) -> str:
-    """A value as Erlang's `~w` prints it: strings as lists of bytes, objects as lists of pairs."""
+def term_text(value: Any, depth: int = _SHOWN_DEPTH_MAX, *, quoted: bool = False) -> str:
+    """A value as Erlang's `~w` prints it: strings as lists of bytes, objects as lists of pairs; `quoted`, as
+    `~p` does: those of printable ASCII characters in quotes."""
     if depth == 0:
         return "..."
+
+    def part(value: Any) -> str:
+        return term_text(value, depth - 1, quoted=quoted)
+
     if isinstance(value, dict):
-        members = (f"{{{term_text(name)},{term_text(part, depth - 1)}}}" for name, part in value.items())
+        members = (f"{{{part(name)},{part(member)}}}" for name, member in value.items())
         return f"{{[{','.join(members)}]}}"
     if isinstance(value, list):
-        return f"[{','.join(term_text(part, depth - 1) for part in value)}]"
+        return f"[{','.join(map(part, value))}]"
+    if isinstance(value, str) and quoted and value and value.isascii() and value.isprintable():
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'<<"{escaped}">>'
     if isinstance(value, str):
         return f"<<{','.join(map(str, value.encode()))}>>"
     if isinstance(value, float):

@@ -9,7 +9,7 @@ import pytest
 from couchlite.errors import BadRequest
 from couchlite.mango import normalize, planner
 from couchlite.mango.conditions import EMPTY, MAX, MIN, field_ranges, has_required_fields, indexable_fields
-from couchlite.mango.indexes import MangoIndex, of_design_document, parse_definition, parse_sort
+from couchlite.mango.indexes import MangoIndex, of_design_document, parse_definition
 from couchlite.mango.planner import Wanted
 
 
@@ -23,7 +23,7 @@ INDEXES = [index("a", "a"), index("ab", "a", "b"), index("b", "b"), index("part"
 def plan(
     selector: Any, sort: Any = (), use_index: Any = (), *, fallback: bool = True, explain: bool = False
 ) -> planner.Plan:
-    wanted = Wanted(normalize(selector), parse_sort(list(sort)), list(use_index), fallback)
+    wanted = Wanted(normalize(selector), list(sort), list(use_index), fallback)
     return planner.plan(INDEXES, wanted, explain=explain)
 
 
@@ -113,6 +113,13 @@ def test_an_explanation_says_what_became_of_the_others() -> None:
         ("a", True, "less_overlap"),
         ("_all_docs", True, "unfavored_type"),
     ]
+
+
+def test_an_index_that_is_left_behind_twice_tells_the_first_reason() -> None:
+    """Named, though partial, and then not usable."""
+    found = plan({"b": 1}, use_index=["part"], explain=True)
+    [told] = [candidate for candidate in found.candidates if candidate[0].name == "part"]
+    assert told[1:] == (False, "is_partial", 3 + 2)
 
 
 def test_indexes_are_read_from_design_documents() -> None:

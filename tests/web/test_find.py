@@ -132,3 +132,84 @@ async def test_a_query_by_view_address_shows_the_rows_of_an_index(web: Site) -> 
     name = (await web.ask("GET", "/db/_index")).json()["indexes"][1]["name"]
     reply = (await web.ask("GET", f"/db/_design/n/_view/{name}?group_level=1")).json()
     assert sum(row["value"] for row in reply["rows"]) == 10
+
+
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize("descending", [True, False])
+async def test_what_stays_is_shown_once_whatever_is_written_between_pages(
+    web: Site, indexed: bool, descending: bool
+) -> None:
+    """Documents come and go, and move within the index, before the bookmark and behind it."""
+    docs = await fill(web, 80)
+    if indexed:
+        await index(web, "n")
+    touched = {doc["_id"] for doc in docs[::3]}
+    numbers = random.Random(9)
+    order: list[Any] = [{"n" if indexed else "_id": "desc"}] if descending else []
+    selector = {"n": {"$gte": 0}} if indexed else {"_id": {"$gt": None}}
+    seen: list[str] = []
+    bookmark = None
+    while True:
+        page = await find(web, selector=selector, sort=order, limit=6, bookmark=bookmark)
+        if not page["docs"]:
+            break
+        seen += [doc["_id"] for doc in page["docs"]]
+        bookmark = page["bookmark"]
+        writes: list[dict[str, Any]] = [
+            {"_id": f"{letter}{len(seen)}", "n": numbers.randrange(20)} for letter in ("c", "e")
+        ]
+        for doc_id in numbers.sample(sorted(touched), 3):
+            reply = await web.ask("GET", f"/db/{doc_id}")
+            if reply.status == 200:
+                gone = {"_deleted": True} if numbers.random() < 0.3 else {}
+                writes.append({**reply.json(), "n": numbers.randrange(20), **gone})
+        await web.ask("POST", "/db/_bulk_docs", {"docs": writes})
+        if len(seen) > 400:
+            break
+    untouched = [doc["_id"] for doc in docs if doc["_id"] not in touched]
+    assert sorted(doc_id for doc_id in seen if doc_id in untouched) == untouched
+    if not indexed:
+        assert len(seen) == len(set(seen))
+
+
+async def test_reading_from_several_nodes_is_told_of_as_such(web: Site) -> None:
+    await fill(web, 20)
+    stats = (await find(web, selector={"n": {"$gte": 0}}, r=2, execution_stats=True))["execution_stats"]
+    assert (stats["total_docs_examined"], stats["total_quorum_docs_examined"]) == (0, 20)
+
+
+@pytest.mark.parametrize(
+    ("target", "body", "error", "reason"),
+    [
+        (
+            "_find",
+            {"selector": {}, "sort": "a"},
+            "invalid_sort_json",
+            'Sort must be an array of sort specs, not: <<"a">>',
+        ),
+        (
+            "_find",
+            {"selector": {}, "sort": [{"a": "up", "b\u00e9": 1}]},
+            "invalid_sort_field",
+            'Invalid sort field: {[{<<"a">>,<<"up">>},{<<98,195,169>>,1}]}',
+        ),
+        (
+            "_find",
+            {"selector": {"n": 1}, "sort": ["n", "n"]},
+            "no_usable_index",
+            "No index exists for this sort, try indexing by the sort fields.",
+        ),
+        (
+            "_index/_bulk_delete",
+            {"docids": ["a", None]},
+            "invalid_bulk_docs",
+            "Bulk Delete requires an array of non-null docids. Docids: [<<97>>,null]",
+        ),
+        ("_index/_bulk_delete", {"docids": [1]}, "invalid_index_name", "Invalid index name: 1"),
+    ],
+)
+async def test_what_is_refused(web: Site, target: str, body: Any, error: str, reason: str) -> None:
+    await fill(web, 3)
+    await index(web, "n")
+    reply = await web.ask("POST", f"/db/{target}", body)
+    assert (reply.status, reply.json()) == (400, {"error": error, "reason": reason})
