@@ -47,6 +47,10 @@ class Site:
         """Ask it to end, and wait for that."""
         assert self._served.stop() == 0
 
+    def processes(self) -> set[int]:
+        """The processes that the supervisor has started."""
+        return set(self._served.workers())
+
     def start_again(self) -> None:
         self._start()
 
