@@ -8,7 +8,8 @@
 """
 
 from .design import Design
-from .functions import FunctionPool, ListRun, Piece
+from .functions import FunctionPool
+from .list_run import ListRun, Piece
 from .process import Limits
 from .thread import FunctionThread
 

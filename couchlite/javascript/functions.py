@@ -9,28 +9,35 @@ function logs is logged, too.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import (
     BadRequest,
-    Conflict,
     CouchliteError,
-    DocumentInvalid,
-    Forbidden,
     InternalError,
     NotFound,
-    QueryParseError,
-    Unauthorized,
 )
 from ..jsontext import dumps, loads
+from .answers import (
+    Answer,
+    Row,
+    error_of,
+    flags,
+    judgements,
+    loss,
+    object_in,
+    reductions,
+    refusal_of_thrown,
+    resolutions,
+    rows,
+)
 from .child import (
     COMPILE,
     FILTER,
     FILTER_VIEW,
-    LIST,
     MAP,
     REDUCE,
     RESOLVE,
@@ -40,7 +47,8 @@ from .child import (
     VALIDATE,
 )
 from .design import Design
-from .pool import ChildPool, HeldChild
+from .list_run import ListRun
+from .pool import ChildPool
 from .process import ChildLost, Limits
 
 # What is sent at a time. A child holds a batch several times over: as text and as values.
@@ -50,8 +58,6 @@ BATCH_BYTES_MAX = 1024 * 1024
 Document = bytes | dict[str, Any]
 """The JSON text of an object, or the object."""
 
-Row = list[Any]
-"""A key and a value."""
 Group = tuple[Sequence[bytes], Sequence[bytes], Sequence[bytes]]
 """What is to be reduced, in order: rows, partial reductions, rows; as JSON texts."""
 # What CouchDB sends around rows, and how much less than our text for each of them.
@@ -61,7 +67,6 @@ _ROW_SURPLUS_LENGTH = 16
 _T = TypeVar("_T")
 # What may be exceeded by what was kept from earlier calls.
 _MEMORY = ("memory", "null", "process")
-_Answer = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 
@@ -97,13 +102,13 @@ class FunctionPool:
         function = _Function(design, ("filters", name))
         tail = b',"req":' + _text(request)
         texts = [_text(document) for document in documents]
-        return await self._ask_of_each(function, FILTER, b"docs", texts, tail, documents, _flags)
+        return await self._ask_of_each(function, FILTER, b"docs", texts, tail, documents, flags)
 
     async def filter_view(self, design: Design, view: str, documents: Sequence[Document]) -> list[bool]:
         """For which of the documents the map function of a view emits something."""
         function = _Function(design, ("views", view, "map"))
         texts = [_text(document) for document in documents]
-        return await self._ask_of_each(function, FILTER_VIEW, b"docs", texts, b"", documents, _flags)
+        return await self._ask_of_each(function, FILTER_VIEW, b"docs", texts, b"", documents, flags)
 
     async def validate(
         self,
@@ -135,7 +140,7 @@ class FunctionPool:
         # As texts in the text: each judgement gets values of its own.
         tail = b',"user":%b,"security":%b' % (_quoted(user_context), _quoted(security))
         documents = [new for new, _old in pairs]
-        found = await self._ask_of_each(function, VALIDATE, b"pairs", texts, tail, documents, _judgements)
+        found = await self._ask_of_each(function, VALIDATE, b"pairs", texts, tail, documents, judgements)
         return [
             None if judgement is None else self._refusal(function, judgement, document)
             for judgement, document in zip(found, documents, strict=True)
@@ -147,7 +152,7 @@ class FunctionPool:
         A document for which it throws has none; that is logged.
         """
         function = _Function(design, ("map",))
-        return await self._ask_of_each(function, MAP, b"docs", documents, b"", documents, _rows)
+        return await self._ask_of_each(function, MAP, b"docs", documents, b"", documents, rows)
 
     async def reduce_groups(
         self, design: Design, groups: Sequence[Group], *, finish: bool, limit: bool
@@ -161,7 +166,7 @@ class FunctionPool:
         function = _Function(design, ("reduce",))
         tail = b',"finish":%b,"limit":%b' % (dumps(finish), dumps(limit))
         texts = [_group_text(group) for group in groups]
-        return await self._ask_of_each(function, REDUCE, b"groups", texts, tail, (), _reductions)
+        return await self._ask_of_each(function, REDUCE, b"groups", texts, tail, (), reductions)
 
     async def resolve(
         self, design: Design, name: str, base: Document | None, leaves: Sequence[Document]
@@ -174,7 +179,7 @@ class FunctionPool:
         base_text = b"null" if base is None else _text(base)
         conflict = b"[%b,[%b]]" % (base_text, b",".join(map(_text, leaves)))
         [found] = await self._ask_of_each(
-            function, RESOLVE, b"conflicts", [conflict], b"", leaves[:1], _resolutions
+            function, RESOLVE, b"conflicts", [conflict], b"", leaves[:1], resolutions
         )
         return found
 
@@ -189,7 +194,7 @@ class FunctionPool:
         """
         text = b'{"doc":%b,"req":%b}' % (_text_or_null(document), dumps(request))
         answer = await self._ask_once(_Function(design, ("shows", name)), SHOW, text, request["id"])
-        return _object_in(answer, "response")
+        return object_in(answer, "response")
 
     async def update(
         self, design: Design, name: str, document: Document | None, request: dict[str, Any]
@@ -198,7 +203,7 @@ class FunctionPool:
         its response object; parameters as for `show`."""
         text = b'{"doc":%b,"req":%b}' % (_text_or_null(document), dumps(request))
         answer = await self._ask_once(_Function(design, ("updates", name)), UPDATE, text, request["id"])
-        return answer.get("doc"), _object_in(answer, "response")
+        return answer.get("doc"), object_in(answer, "response")
 
     async def rewrite(self, design: Design, request: dict[str, Any]) -> Any:
         """What the function `rewrites` makes of a request, an object if it knows what it should; None if
@@ -212,7 +217,11 @@ class FunctionPool:
         """A run of the list function of that name, which has a process to itself until it is over."""
         function = _Function(design, ("lists", name))
         async with self._children.hold(design.scope, design.program(*function.path)) as child:
-            yield ListRun(self, function, child)
+            yield ListRun(
+                child,
+                heard=lambda answer: _log_lines(function, answer),
+                failure=lambda answer: self._failure(function, answer, "some rows"),
+            )
 
     async def check_views(self, design: Design) -> None:
         """Compile the functions of all views.
@@ -240,7 +249,7 @@ class FunctionPool:
         texts: Sequence[bytes],
         tail: bytes,
         documents: Sequence[Document],
-        results_in: Callable[[_Answer], Sequence[_T]],
+        results_in: Callable[[Answer], Sequence[_T]],
     ) -> list[_T]:
         """Ask `{name: [texts ...] tail}` in batches, and collect the result for each text.
 
@@ -260,38 +269,36 @@ class FunctionPool:
             elif answer.get("exceeded") in _MEMORY and (start, end) != (failed_at, start + 1):
                 one_by_one_until, failed_at = max(end, one_by_one_until), start
             else:
-                raise self.failure(function, answer, _which(documents[start:end], answer.get("at")))
+                raise self._failure(function, answer, _which(documents[start:end], answer.get("at")))
         return results
 
-    async def _ask_once(
-        self, function: _Function, operation: int, text: bytes, doc_id: str | None
-    ) -> _Answer:
+    async def _ask_once(self, function: _Function, operation: int, text: bytes, doc_id: str | None) -> Answer:
         """Ask what is about one document at most. :raises CouchliteError: there is no answer."""
         answer = await self._ask(function, operation, text)
         if answer.get("exceeded") in _MEMORY:  # maybe only with what was kept in globals, which is gone now
             answer = await self._ask(function, operation, text)
         if "error" in answer or "exceeded" in answer:
-            raise self.failure(function, answer, "no document" if doc_id is None else f"document {doc_id}")
+            raise self._failure(function, answer, "no document" if doc_id is None else f"document {doc_id}")
         return answer
 
-    async def _ask(self, function: _Function, operation: int, text: bytes) -> _Answer:
+    async def _ask(self, function: _Function, operation: int, text: bytes) -> Answer:
         design = function.design
         try:
             answer = await self._children.call(design.scope, design.program(*function.path), operation, text)
         except ChildLost as lost:
-            return _loss(lost)
+            return loss(lost)
         _log_lines(function, answer)
         return answer
 
-    def _refusal(self, function: _Function, judgement: _Answer, document: Document) -> CouchliteError | None:
+    def _refusal(self, function: _Function, judgement: Answer, document: Document) -> CouchliteError | None:
         if "thrown" in judgement:
-            return _refusal_of_thrown(judgement["thrown"])
-        return self.failure(function, judgement, _which([document], 0))
+            return refusal_of_thrown(judgement["thrown"])
+        return self._failure(function, judgement, _which([document], 0))
 
-    def failure(self, function: _Function, answer: _Answer, which: str) -> CouchliteError:
+    def _failure(self, function: _Function, answer: Answer, which: str) -> CouchliteError:
         """The error for an answer without results, logged; `which` is what it would have been about."""
         if "error" in answer:
-            failure = _error(answer["error"], answer.get("reason"))
+            failure = error_of(answer["error"], answer.get("reason"))
         else:
             reason = f"The function {function} {self._excess(answer)} for {which}."
             failure = InternalError(reason, error="os_process_error")
@@ -299,7 +306,7 @@ class FunctionPool:
         _log.warning("%s: %s failed for %s: %s %s", function.design.scope, function, which, failure, where)
         return failure
 
-    def _excess(self, answer: _Answer) -> str:
+    def _excess(self, answer: Answer) -> str:
         match answer.get("exceeded"):
             case "time":
                 return f"took more than {self._limits.time_s:g} s"
@@ -315,67 +322,9 @@ class FunctionPool:
                 return "gave an answer that makes no sense"
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """What a list function has for its client so far."""
-
-    text: str
-    head: dict[str, Any] | None
-    """A response object; None if there is nothing new. It counts until the first text is sent."""
-    wants_rows: bool
-    is_last: bool
-
-
-class ListRun:
-    """A list function at work: `begin`, and after a piece that wants rows, `give`, else `go_on`, until the
-    last piece.
-
-    All of them raise a CouchliteError when the function fails.
-    """
-
-    def __init__(self, pool: FunctionPool, function: _Function, child: HeldChild) -> None:
-        self._pool = pool
-        self._function = function
-        self._child = child
-
-    async def begin(self, head: bytes, request: bytes) -> Piece:
-        """:param head: the JSON object that tells of all rows. :param request: CouchDB's request object."""
-        return await self._piece(self._child.call(LIST, b'{"head":%b,"req":%b}' % (head, request)))
-
-    async def give(self, rows: Sequence[bytes]) -> Piece:
-        """Let it have the next rows; none when there are no more."""
-        return await self._piece(self._child.tell(LIST, b"[%b]" % b",".join(rows)))
-
-    async def go_on(self) -> Piece:
-        return await self._piece(self._child.next_answer())
-
-    async def _piece(self, asked: Awaitable[_Answer]) -> Piece:
-        try:
-            answer = await asked
-        except ChildLost as lost:
-            answer = _loss(lost)
-        _log_lines(self._function, answer)
-        text, head = answer.get("text"), answer.get("head")
-        if not isinstance(text, str) or not isinstance(head, dict | None):
-            raise self._pool.failure(self._function, answer, "some rows")
-        wants = answer.get("wants")
-        return Piece(text, head, wants == "rows", wants is None)
-
-
-def _loss(lost: ChildLost) -> _Answer:
-    return {"exceeded": "process" if lost.in_time else "time", "reason": str(lost)}
-
-
-def _log_lines(function: _Function, answer: _Answer) -> None:
+def _log_lines(function: _Function, answer: Answer) -> None:
     for line in answer.get("log", ()):
         _log.info("%s: %s: %s", function.design.scope, function, line)
-
-
-def _object_in(answer: _Answer, name: str) -> dict[str, Any]:
-    value = answer.get(name)
-    if not isinstance(value, dict):
-        raise InternalError(f"The {name} of a function is no object.", error="render_error")
-    return value
 
 
 def _text_or_null(document: Document | None) -> bytes:
@@ -401,31 +350,6 @@ def _batch_end(texts: Sequence[bytes], start: int) -> int:
     return end
 
 
-def _flags(answer: _Answer) -> Sequence[bool]:
-    flags = answer.get("passes")
-    return [flag == "1" for flag in flags] if isinstance(flags, str) else ()
-
-
-def _judgements(answer: _Answer) -> Sequence[_Answer | None]:
-    found = answer.get("judgements")
-    if not isinstance(found, list) or not all(one is None or isinstance(one, dict) for one in found):
-        return ()
-    return found
-
-
-def _rows(answer: _Answer) -> Sequence[list[Row]]:
-    found = answer.get("rows")
-    if not isinstance(found, list):
-        return ()
-    for rows in found:
-        if type(rows) is not list:
-            return ()
-        for row in rows:
-            if type(row) is not list or len(row) != 2:
-                return ()
-    return found
-
-
 def _group_text(group: Group) -> bytes:
     left, partials, right = group
     quoted = dumps([partial.decode() for partial in partials])
@@ -438,16 +362,6 @@ def _size(rows: Sequence[bytes]) -> int:
     return _REDUCE_FRAME_LENGTH + sum(map(len, rows)) - _ROW_SURPLUS_LENGTH * len(rows)
 
 
-def _reductions(answer: _Answer) -> Sequence[Any]:
-    found = answer.get("reductions")
-    return found if isinstance(found, list) else ()
-
-
-def _resolutions(answer: _Answer) -> Sequence[Any]:
-    found = answer.get("resolutions")
-    return found if isinstance(found, list) else ()
-
-
 def _which(documents: Sequence[Document], index: object) -> str:
     if not documents:
         return "some rows"
@@ -458,43 +372,3 @@ def _which(documents: Sequence[Document], index: object) -> str:
     document = documents[index]
     value = loads(document) if isinstance(document, bytes) else document
     return f"document {value.get('_id')}"
-
-
-# Words for errors that have a status of their own (chttpd:error_info).
-_ERRORS: dict[str, type[CouchliteError]] = {
-    kind.error: kind
-    for kind in (BadRequest, Unauthorized, Forbidden, NotFound, Conflict, QueryParseError, DocumentInvalid)
-}
-_STATUSES = {
-    "method_not_allowed": 405,
-    "not_acceptable": 406,
-    "gone": 410,
-    "expectation_failed": 417,
-    "service_unavailable": 503,
-}
-
-
-def _error(name: object, reason: object) -> CouchliteError:
-    error = _ERRORS.get(str(name), InternalError)(str(reason), error=str(name))
-    error.status = _STATUSES.get(str(name), error.status)
-    return error
-
-
-def _refusal_of_thrown(thrown: Any) -> CouchliteError | None:
-    """What is meant by what a validation function has thrown (couch_query_servers:validate_doc_update).
-
-    A reason is passed on as it is, also if it is no text.
-    """
-    if thrown is True or (type(thrown) is int and thrown == 1):
-        return None  # CouchDB takes these for its own signs of success
-    if isinstance(thrown, dict):
-        for kind in (Forbidden, Unauthorized):
-            if kind.error in thrown:
-                refusal = kind()
-                refusal.reason = thrown[kind.error]
-                return refusal
-        if len(thrown) == 1:
-            [thrown] = thrown.values()
-    elif isinstance(thrown, list) and len(thrown) == 3 and thrown[0] in ("error", "fatal"):
-        return _error(thrown[1], thrown[2])
-    return CouchliteError(thrown if isinstance(thrown, str) else dumps(thrown).decode())
