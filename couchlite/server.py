@@ -163,13 +163,13 @@ class Server:
 
     def wake_feeds(self) -> None:
         """Let every feed of this process look up from its wait: the server is about to stop."""
-        for database in list(self._open.values()):
+        for database in self._databases():
             database.feed.wake_all()
 
     def close(self) -> None:
         """Commit what is queued and close everything; no database may be used any more."""
         self._doorbell.close()
-        for database in list(self._open.values()):
+        for database in self._databases():
             database.mark_gone()
             self._close_files(database.uuid, database.indexes, database.writer, database.engine)
         self._log_updates()
@@ -279,8 +279,19 @@ class Server:
             heard(entry.uuid, seq)
         self._doorbell.ring(bytes.fromhex(entry.uuid) + u64(seq))
 
+    def _databases(self) -> list[Database]:
+        """Those that this process has open. (To iterate over the dictionary itself would fail when another
+        thread opens one meanwhile.)"""
+        return [database for ref in self._open.valuerefs() if (database := ref()) is not None]
+
     def _rung(self, payload: bytes) -> None:
         """Another process has committed, created or deleted."""
+        try:
+            self._heard(payload)
+        except Exception:
+            log.exception("news of another process was not understood")
+
+    def _heard(self, payload: bytes) -> None:
         uuid = payload[:16]
         if uuid == _CATALOG_MOVED:
             self._drop_deleted()
@@ -296,11 +307,9 @@ class Server:
 
     def _poll(self) -> None:
         try:
-            rest_indexes(
-                index for database in list(self._open.values()) for index in database.indexes.opened()
-            )
+            rest_indexes(index for database in self._databases() for index in database.indexes.opened())
             self._log_updates()
-            for database in list(self._open.values()):
+            for database in self._databases():
                 if database.feed.has_waiters:
                     database.look_for_news()
             self._drop_deleted()
@@ -334,5 +343,6 @@ class Server:
             if known != self._uuids_seen:
                 self._uuids_seen = known
                 self.catalog.beacon.change()
-            for uuid in [uuid for uuid in list(self._open) if uuid not in known]:
-                self._forget(uuid)
+            for database in self._databases():
+                if database.uuid not in known:
+                    self._forget(database.uuid)

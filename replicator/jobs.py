@@ -90,8 +90,8 @@ class Job:
         self.through_seq: Seq = 0
         """Where the last run has got to."""
         self.running_since = 0.0
-        self.result: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
-        self.result.add_done_callback(_retrieve)
+        self.result = _result()
+        """Of the run that is under way or comes next."""
         self.followed = peers.database_followed(options)
         """The name of the source where it is a database of this server."""
         self._peers = peers
@@ -135,6 +135,12 @@ class Job:
         self.reason = f"{error.error}: {error.reason}"
         self._event("crashed", reason=self.reason)
         log.error("replication %s failed: %s", self.id.text, self.reason)
+
+    def disappoint(self, error: CouchliteError) -> None:
+        """Tell those who wait for the result that there is none."""
+        if not self.result.done():
+            self.result.set_exception(error)
+            self.result = _result()
 
     def stir(self) -> None:
         """Let the run ask for its patience again."""
@@ -323,6 +329,12 @@ async def _pending(source: Peer, through_seq: Seq) -> int | None:
     with contextlib.suppress(CouchliteError):
         return await source.count_pending(through_seq)
     return None
+
+
+def _result() -> asyncio.Future[dict[str, Any]]:
+    future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+    future.add_done_callback(_retrieve)
+    return future
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -114,7 +114,11 @@ class Requests:
 
     def shown(self) -> dict[str, dict[str, Any]]:
         """By document id, as _scheduler/docs lists them."""
-        return {doc_id: self._shown(row) for doc_id, row in self._rows.items()}
+        return {
+            doc_id: self._shown(row)
+            for doc_id, row in self._rows.items()
+            if row.job is None or self._is_scheduled(row.job)  # else somebody has cancelled it
+        }
 
     def _shown(self, row: _Row) -> dict[str, Any]:
         if row.job is not None:

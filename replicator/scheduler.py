@@ -99,13 +99,14 @@ class Scheduler:
         assert options is not None and isinstance(found, ReplicationId)
         self._check_owner(found.text, principal)
         job = self._jobs.get(found.text) or self.add(found, options, Origin(principal.name))
+        result = job.result
         if options.continuous:
             return 202, {"ok": True, "_local_id": found.text}
         try:
             # Who stops listening doesn't stop the replication.
-            return 200, {"ok": True, **await asyncio.shield(job.result)}
+            return 200, {"ok": True, **await asyncio.shield(result)}
         except asyncio.CancelledError:
-            if job.result.cancelled():
+            if result.cancelled():
                 return 200, {"ok": "stopped"}
             raise
 
@@ -265,10 +266,10 @@ class Scheduler:
     def _ended_badly(self, job: Job, error: CouchliteError) -> None:
         self._running.pop(job, None)
         job.crash(error, self._setting("health_threshold"))
+        if not job.options.continuous:
+            job.disappoint(error)
         if job.origin.doc_id is None and not job.options.continuous:
             self._jobs.pop(job.id.text, None)
-            if not job.result.done():
-                job.result.set_exception(error)
         elif self._jobs.get(job.id.text) is job:
             wait_s = min(RETRY_MIN_S * 2 ** min(job.crashes - 1, 30), RETRY_MAX_S) * random.uniform(
                 0.75, 1.25

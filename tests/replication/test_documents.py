@@ -156,6 +156,19 @@ async def test_what_was_started_by_replicate_is_waited_for(server: Couch) -> Non
     )
 
 
+async def test_what_a_document_wants_can_be_joined_and_cancelled_by_replicate(server: Couch) -> None:
+    await ask_for(server, "never", source=server.endpoint("nothing"))
+    await reaches(server, "never", "crashing")
+    status, told = await server.replicate(server.endpoint("nothing"), server.endpoint("target"))
+    assert (status, told["error"]) == (500, "db_not_found")
+    await ask_for(server, "doc", continuous=True)
+    row = await reaches(server, "doc", "running")
+    cancelled = {"replication_id": row["id"], "cancel": True}
+    assert (await server.ask("POST", "/_replicate", cancelled))[0] == 200
+    _, listing = await server.ask("GET", "/_scheduler/docs")
+    assert [row["doc_id"] for row in listing["docs"]] == ["never"]
+
+
 @pytest.mark.parametrize("state", ["triggered", "error", "odd"])
 async def test_a_state_of_old_is_no_obstacle(server: Couch, state: str) -> None:
     more = {"_replication_state": state, "_replication_state_reason": "old", "_replication_id": "x"}

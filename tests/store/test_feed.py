@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -472,3 +473,18 @@ def test_what_is_no_selector_is_refused(selector: Any, fields: Any, reason: str)
     with pytest.raises(BadRequest, match=reason) as caught:
         SelectorFilter(selector, fields)
     assert caught.value.error == "bad_request"
+
+
+def test_feeds_are_woken_while_databases_are_opened(tmp_path: Path) -> None:
+    before = sys.getswitchinterval()
+    with Server(tmp_path) as server:
+        opening = threading.Thread(target=lambda: [server.create(f"db{number}") for number in range(60)])
+        try:
+            sys.setswitchinterval(1e-6)
+            opening.start()
+            while opening.is_alive():
+                server.wake_feeds()
+        finally:
+            sys.setswitchinterval(before)
+            opening.join()
+        assert len(server.names()) == 60
