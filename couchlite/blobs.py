@@ -45,17 +45,29 @@ _FILE = b"\1"
 class BlobStore:
     """The attachment bodies of one database, at `directory`. Any number of processes may use it.
 
-    `policy` says what is gzip-encoded, and is asked for each upload.
+    `policy` says what is gzip-encoded, and `check_room` raises when nothing may be added; they are asked for
+    each upload.
     """
 
-    def __init__(self, directory: Path, policy: Callable[[], GzipPolicy] = GzipPolicy) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        policy: Callable[[], GzipPolicy] = GzipPolicy,
+        *,
+        check_room: Callable[[], None] = lambda: None,
+    ) -> None:
         self.directory = directory
+        self._check_room = check_room
         self._policy = policy
         self._spool = Spool(directory / "tmp")
         self._sound: set[bytes] = set()
 
     def stage(self, content_type: str, encoding: Encoding | None = None) -> Upload:
-        """Begin to receive a body; with an `encoding` it already has that one and is kept as it is."""
+        """Begin to receive a body; with an `encoding` it already has that one and is kept as it is.
+
+        :raises InsufficientStorage: the disk is nearly full.
+        """
+        self._check_room()
         policy = self._policy()
         compress = encoding is None and policy.covers(content_type)
         return Upload(self._spool, encoding=encoding, gzip_level=policy.level if compress else None)

@@ -43,7 +43,13 @@ BUILT_IN: Sections = {
         "keep_undo_seconds": "604800",
         "ledger_exceptions": "10000",
         "ledger_outcomes": "100000",
+        "min_free_disk": "67108864",
         "show_merge_bases": "false",
+    },
+    "disk_monitor": {
+        "enable": "false",
+        "interactive_database_writes_threshold": "90",
+        "interactive_view_indexing_threshold": "90",
     },
     "purge": {"max_document_id_number": "100", "max_revisions_number": "1000"},
     "cluster": {"q": "2"},

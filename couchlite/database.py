@@ -39,6 +39,7 @@ from .compact import LEAVES_ONLY, Compaction, Retention
 from .compression import BodyCodec
 from .conflicts import ConflictRow
 from .counts import Counts, Mark, add_commit
+from .disk_guard import DiskGuard
 from .document import Edit
 from .edits import Result
 from .engine import Space
@@ -105,6 +106,7 @@ class Database:
         partition_bytes_max: Callable[[], int],
         gzip_policy: Callable[[], GzipPolicy] = GzipPolicy,
         counts: Counts,
+        disk: DiskGuard,
     ) -> None:
         self.name = entry.name
         self.uuid = entry.uuid
@@ -112,6 +114,8 @@ class Database:
         self.is_partitioned = bool(entry.props.get("partitioned"))
         """Document ids are `partition:id`; see partitions.py."""
         self._partition_bytes_max = partition_bytes_max
+        self.disk = disk
+        """Refuses what would fill the disk."""
         self.counts = counts
         """The server's; see counts.py."""
         self.created_s = entry.created_s
@@ -124,7 +128,7 @@ class Database:
         self._compaction = FileLock(path / compact.LOCK_FILE)
         self.feed = feed = Feed()
         self.engine = engine = LmdbEnvironment(path / STORE_DIRECTORY, Space)
-        self.blobs = BlobStore(path / BLOBS_DIRECTORY, gzip_policy)
+        self.blobs = BlobStore(path / BLOBS_DIRECTORY, gzip_policy, check_room=disk.check_write)
         self.blobs.remove_dead_uploads()
         self.indexes = Indexes(path / INDEX_DIRECTORY)
         with engine.read() as reader:
@@ -287,8 +291,10 @@ class Database:
         Fails as a whole with MissingStub when an attachment stub stands for nothing.
 
         :raises IllegalDocumentId, BadRequest: an id without a partition, where one is needed.
+        :raises InsufficientStorage: the disk is nearly full, and these are not only deletions.
         """
         context = self._context
+        self._check_room(edit_list)
         self._check_partitions(edit_list)
         self.stage_attachments(edit_list)
         prepared = edits.prepare_all(edit_list, self.codec, new_edits=True)
@@ -301,11 +307,17 @@ class Database:
     def submit_replicated(self, edit_list: Sequence[Edit]) -> Future[None]:
         """Graft the edits' histories (`new_edits=false`); each must have a path."""
         context = self._context
+        self._check_room(edit_list)
         self._check_partitions(edit_list)
         self.stage_attachments(edit_list)
         prepared = edits.prepare_all(edit_list, self.codec, new_edits=False)
         future = self.writer.submit(lambda txn: edits.replicated_edits(txn, context, prepared))
         return _then_discard(future, edit_list)
+
+    def _check_room(self, edit_list: Sequence[Edit]) -> None:
+        """Deletions are let through: they are how room is made."""
+        if not all(edit.deleted for edit in edit_list):
+            self.disk.check_write()
 
     def _check_partitions(self, edit_list: Sequence[Edit]) -> None:
         if self.is_partitioned:
@@ -315,6 +327,7 @@ class Database:
     def stage_attachments(self, edit_list: Sequence[Edit]) -> None:
         """Hash, compress and spool inline attachment data; slow for large ones, so an event loop lets a
         thread do it before it submits."""
+        self._check_room(edit_list)
         for edit in edit_list:
             for attachment in edit.attachments:
                 if attachment.data is not None and attachment.staged is None:

@@ -18,6 +18,7 @@ from .config_defaults import Sections
 from .counts import new_counts
 from .database import BLOBS_DIRECTORY, STORE_DIRECTORY, Database
 from .disk import storage_failure
+from .disk_guard import DiskGuard
 from .doorbell import Doorbell
 from .engine import Space
 from .errors import DatabaseNotFound, DataDirectoryError, InsufficientStorage
@@ -56,6 +57,7 @@ class Server:
         self.path = Path(path)
         self.catalog = Catalog(self.path)
         self.config = Config(self.catalog.settings, started_with=started_with, file=config_file)
+        self.disk = DiskGuard(self.path, self.config)
         self.uuid = self.catalog.uuid
         self.uuids = Uuids(self.config)
         self.counts = new_counts()
@@ -96,6 +98,7 @@ class Server:
 
     def create(self, name: str, *, partitioned: bool = False, shards: int = 2) -> Database:
         """:raises IllegalDatabaseName: :raises DatabaseExists:"""
+        self.disk.check_write()
         props: dict[str, Any] = {"q": shards}
         if partitioned:
             props["partitioned"] = True
@@ -221,6 +224,7 @@ class Server:
                     entry,
                     path,
                     moved=self._moved,
+                    disk=self.disk,
                     partition_bytes_max=self._partition_bytes_max,
                     gzip_policy=self._gzip_policy,
                     counts=self.counts,

@@ -550,19 +550,22 @@ def lay_out(path: Path, spaces: type[Keyspace], first: Iterable[tuple[Keyspace, 
     :raises OSError: the file system refuses.
     """
     path.mkdir()
-    with _opening:
-        env = lmdb.open(str(path), map_size=MAP_SIZE_START_BYTES, max_dbs=len(spaces), sync=False, lock=False)
     try:
-        with env.begin(write=True) as txn:
-            handles = {space: env.open_db(_name_of(space), txn=txn) for space in spaces}
-            for space, key, value in first:
-                txn.put(key, seal(value, key) if space.is_sealed else value, db=handles[space])
+        with _opening:
+            env = lmdb.open(
+                str(path), map_size=MAP_SIZE_START_BYTES, max_dbs=len(spaces), sync=False, lock=False
+            )
+        try:
+            with env.begin(write=True) as txn:
+                handles = {space: env.open_db(_name_of(space), txn=txn) for space in spaces}
+                for space, key, value in first:
+                    txn.put(key, seal(value, key) if space.is_sealed else value, db=handles[space])
+        finally:
+            _close(env)
     except lmdb.Error as error:
         if error.code == errno.EIO and is_full(path):  # what LMDB calls a write that was cut short
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise OSError(error.code, str(error)) from error
-    finally:
-        _close(env)
 
 
 def _name_of(space: Keyspace) -> bytes:

@@ -122,12 +122,13 @@ class Index:
     async def refresh(self, database: Database, functions: IndexFunctions) -> None:
         """Wait until it shows at least what the database is now.
 
-        :raises CouchliteError: a function failed.
+        :raises CouchliteError: a function failed, or the disk is nearly full.
         """
         wanted = database.state()
         self.waiting += 1
         try:
             while not is_fresh(self.state(), wanted.update_seq, wanted.purge_seq):
+                database.disk.check_indexing()
                 await asyncio.shield(asyncio.wrap_future(self.build(database, functions)))
         finally:
             self.waiting -= 1

@@ -19,8 +19,8 @@ class SmallDisk:
         self.path = path
         self._ballast = path / "ballast"
 
-    def fill(self) -> None:
-        """Take all the space there is."""
+    def fill(self, leave_bytes: int = 0) -> None:
+        """Take all the space there is, but for some bytes."""
         with self._ballast.open("ab", buffering=0) as file:
             # ext4 holds some back until what was written has found its place.
             for _ in range(5):
@@ -28,6 +28,8 @@ class SmallDisk:
                     while True:
                         file.write(bytes(4096))
                 os.fsync(file.fileno())
+            if leave_bytes:
+                file.truncate(file.tell() - leave_bytes)
 
     def free(self) -> None:
         """Give it back."""

@@ -13,7 +13,7 @@ import pytest
 from couchlite import Server
 from couchlite.errors import InsufficientStorage
 
-from ..shell.running import Served, served, wait_until
+from ..shell.running import FAST_HASHES, Served, served, wait_until
 from .client import Answer, Client
 from .disks import SmallDisk, small_disk
 
@@ -31,8 +31,12 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk]:
 
 
 @contextlib.contextmanager
-def server_on(disk: SmallDisk, tmp_path: Path) -> Iterator[Served]:
-    with served(tmp_path, "--workers", "2", "--data-dir", str(disk.path / "data")) as server:
+def server_on(disk: SmallDisk, tmp_path: Path, min_free: int = 0) -> Iterator[Served]:
+    """With 0, nothing is refused before there is really no room."""
+    settings = tmp_path / "settings.ini"
+    settings.write_text(f"{FAST_HASHES}[couchlite]\nmin_free_disk = {min_free}\n")
+    options = ["--workers", "2", "--data-dir", str(disk.path / "data"), "--config", str(settings)]
+    with served(tmp_path, *options) as server:
         yield server
         server.stop()
         assert "Traceback" not in server.output
@@ -145,6 +149,32 @@ def test_a_server_starts_on_a_full_disk_and_a_database_can_be_deleted_to_make_ro
         assert client.ask("DELETE", "/b").status == 200
         assert client.ask("PUT", "/a/large", _too_large()).status == 201
     _fits_together(disk)
+
+
+def test_writes_are_refused_before_the_disk_is_full(disk: SmallDisk, tmp_path: Path) -> None:
+    """Reads, deletions and compactions go on; all goes on when there is room again."""
+    with server_on(disk, tmp_path, 64 << 20) as server, Client(server.port) as client:
+        assert client.ask("PUT", "/a").status == 201
+        stored = {name: client.ask("PUT", f"/a/{name}", _half_a_megabyte()).json["rev"] for name in "xyz"}
+        disk.fill(leave_bytes=SIZE_BYTES // 25)
+        wait_until(lambda: _refused(client.ask("PUT", "/a/x", {})))  # which would conflict
+        assert _refused(client.ask("POST", "/a/_bulk_docs", {"docs": [{"_id": "small"}]}))
+        assert _refused(client.ask("PUT", "/a/x/att?rev=" + stored["x"], pieces=[b"data"]))
+        assert _refused(client.ask("PUT", "/b"))
+        _all_there(client, stored)
+        for name in "yz":
+            assert client.ask("DELETE", f"/a/{name}?rev={stored.pop(name)}").status == 200
+        before = client.ask("GET", "/a").json["sizes"]["file"]
+        _compact(client)
+        assert client.ask("GET", "/a").json["sizes"]["file"] < before
+        wait_until(lambda: client.ask("PUT", "/b").status == 201)
+        _all_there(client, stored)
+        assert "writes are refused" in server.output and server.output.count("writes are refused") <= 3
+    _fits_together(disk)
+
+
+def _half_a_megabyte() -> dict[str, str]:
+    return {"pad": os.urandom(1 << 19).hex()}
 
 
 def test_many_snapshots_at_once_on_a_full_disk(disk: SmallDisk) -> None:
