@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from couchlite import Conflict, NotFound, Rev, Server
+from couchlite import Conflict, NotFound, Resolution, Rev, Server
 from couchlite.compact import Retention
 
 from .helpers import attachment, graft, leaves
@@ -29,6 +29,8 @@ class RandomHistory(RuleBasedStateMachine):
         self.database = self.server.create("db", partitioned=True)
         self.leaves: dict[str, dict[str, tuple[int | None, bool]]] = {}
         self.parents: dict[str, dict[str, str | None]] = {}
+        self.said: dict[str, dict[str, int | None]] = {}
+        self.resolved: list[tuple[Resolution, list[int | None]]] = []
         self.count = 0
 
     def winner(self, doc_id: str) -> str | None:
@@ -41,6 +43,7 @@ class RandomHistory(RuleBasedStateMachine):
         self.leaves.setdefault(doc_id, {}).pop(parent or "", None)
         self.leaves[doc_id][rev] = (n, deleted)
         self.parents.setdefault(doc_id, {})[rev] = parent
+        self.said.setdefault(doc_id, {})[rev] = n
 
     @rule(doc_id=IDS, with_data=st.booleans())
     def edit_or_create(self, doc_id: str, with_data: bool) -> None:
@@ -76,6 +79,67 @@ class RandomHistory(RuleBasedStateMachine):
         self.count += 1
         graft(self.database, doc_id, path, n=self.count, _deleted=deleted)
         self.wrote(doc_id, rev, parent, self.count, deleted)
+
+    @rule(doc_id=IDS)
+    def fork(self, doc_id: str) -> None:
+        """Two peers edit the winner."""
+        winner = self.winner(doc_id)
+        path, at = [], winner
+        while at is not None:
+            path.append(at)
+            at = self.parents[doc_id][at]
+        generation = 1 if winner is None else Rev.parse(winner).generation + 1
+        for _ in range(2):
+            self.count += 1
+            rev = f"{generation}-{self.count:032x}"
+            graft(self.database, doc_id, [rev, *path], n=self.count)
+            self.wrote(doc_id, rev, winner, self.count, False)
+
+    def living(self, doc_id: str) -> list[str]:
+        return [rev for rev, (_n, deleted) in self.leaves.get(doc_id, {}).items() if not deleted]
+
+    def conflicted(self) -> list[str]:
+        return [doc_id for doc_id in self.leaves if len(self.living(doc_id)) > 1]
+
+    @precondition(conflicted)
+    @rule(data=st.data())
+    def resolve_a_conflict(self, data: st.DataObject) -> None:
+        doc_id = data.draw(st.sampled_from(self.conflicted()))
+        living = self.living(doc_id)
+        chosen = data.draw(st.lists(st.sampled_from(living), min_size=2, unique=True))
+        self.count += 1
+        content = data.draw(st.sampled_from([None, {"n": self.count}, chosen[0]]))
+        n = self.leaves[doc_id][chosen[0]][0] if isinstance(content, str) else content and self.count
+        done = self.database.resolve(doc_id, living, content, chosen=chosen)
+        assert {str(rev) for rev in done.leaves} == set(chosen)
+        self.wrote(doc_id, str(done.into), str(done.leaves[0]), n, content is None)
+        for leaf, closed in zip(done.leaves[1:], done.closed, strict=True):
+            self.wrote(doc_id, str(closed), str(leaf), None, True)
+        self.resolved.append((done, [self.said[doc_id][str(leaf)] for leaf in done.leaves]))
+
+    @precondition(lambda self: self.resolved)
+    @rule(data=st.data())
+    def undo_a_resolution(self, data: st.DataObject) -> None:
+        done, said = data.draw(st.sampled_from(self.resolved))
+        closing = [str(rev) for rev in (done.into, *done.closed)]
+        known = self.leaves[done.id]
+        if not all(rev in known for rev in closing):
+            with pytest.raises((Conflict, NotFound)):
+                self.database.undo(done.number)
+            return
+        undone = self.database.undo(done.number)
+        self.resolved.remove((done, said))
+        with self.database.snapshot() as snapshot:
+            found = snapshot.document(done.id)
+            assert found is not None
+            paths = [[str(rev) for rev in found.tree.path(leaf)] for leaf in found.leaves()]
+        restored = []
+        for rev, n in zip(closing, said, strict=True):
+            path = next(path for path in paths if rev in path[1:])
+            restored.append(path[0])
+            for at in range(path.index(rev) - 1, -1, -1):
+                self.wrote(done.id, path[at], path[at + 1], n, False)
+        assert restored[0] == str(undone.into) == max(restored, key=Rev.parse)
 
     @rule(doc_id=IDS)
     def edit_without_a_parent_on_a_living_document(self, doc_id: str) -> None:
@@ -134,6 +198,13 @@ class RandomHistory(RuleBasedStateMachine):
             assert leaves(self.database, doc_id)[0] == self.winner(doc_id)
             if doc_id in living:
                 assert self.database.get(doc_id)["n"] == known[self.winner(doc_id) or ""][0]
+        living_leaves = {
+            doc_id: sum(not deleted for _n, deleted in known.values())
+            for doc_id, known in self.leaves.items()
+        }
+        assert {row.id: row.leaves for row in self.database.conflicts()} == {
+            doc_id: count for doc_id, count in living_leaves.items() if count > 1
+        }
         with self.database.snapshot() as snapshot:
             listed = {doc_id.decode() for doc_id in snapshot.docs().ids}
             changed = {row.id.decode() for row in snapshot.changes(0)}
