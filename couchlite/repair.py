@@ -12,7 +12,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from . import compression, keys, ranks, records, seq_counts
+from . import compression, keys, ranks, records, resolution_log, seq_counts
 from .blobs import file_bytes
 from .engine import Batch, Space
 from .errors import InternalError
@@ -69,6 +69,8 @@ def _drop_damaged_records(batch: Batch) -> tuple[list[str], State | None]:
             batch.delete(space, key)
         if damaged[space]:
             told.append(f"{len(damaged[space])} {lost}")
+    if damaged[Space.RESOLUTIONS]:
+        resolution_log.mend(batch)
     for key in damaged[Space.CONFLICTS]:
         batch.delete(Space.CONFLICTS, key)
     if records.STATE_KEY not in damaged[Space.META]:

@@ -103,6 +103,14 @@ def after(reader: Reader, number: int) -> Iterator[Resolution]:
         yield _decode(_number(key), row)
 
 
+def mend(batch: Batch) -> None:
+    """Let each record that is whole be listed for its document, and nothing else."""
+    for key, _row in list(batch.scan(Space.RESOLUTIONS, _OF_DOCUMENT, _NUMBERED)):
+        batch.delete(Space.RESOLUTIONS, key)
+    for entry in list(after(batch, 0)):
+        batch.put(Space.RESOLUTIONS, _document_key(entry.id, entry.number), b"")
+
+
 def problems(reader: Reader) -> Iterator[str]:
     """What does not fit together in the log."""
     numbered = {entry.number: entry.id for entry in after(reader, 0)}

@@ -42,7 +42,7 @@ from .revtree import Node
 class Snapshot:
     """Reads of a database; all of them see the same state."""
 
-    __slots__ = ("_blobs", "_codec", "_context", "_counts", "reader")
+    __slots__ = ("_blobs", "_codec", "_context", "_counts", "_latest", "reader")
 
     def __init__(
         self, context: AbstractContextManager[Reader], codec: BodyCodec, blobs: BlobStore, counts: Counts
@@ -51,6 +51,7 @@ class Snapshot:
         self._codec = codec
         self._blobs = blobs
         self._counts = counts
+        self._latest: Document | None = None
 
     def __enter__(self) -> Snapshot:
         self.reader: Reader = self._context.__enter__()
@@ -69,8 +70,11 @@ class Snapshot:
         return reads.winner(self.reader, self._codec, doc_id)
 
     def document(self, doc_id: str) -> Document | None:
-        """A document with its whole history; None when nothing was ever known of it."""
-        return reads.document(self.reader, doc_id)
+        """A document with its whole history; None when nothing was ever known of it. Not to be changed."""
+        # The latest one is kept: a thousand edits of one document need its thousand branches once.
+        if self._latest is None or self._latest.id != doc_id:
+            self._latest = reads.document(self.reader, doc_id)
+        return self._latest
 
     def revision(self, document: Document, node: Node) -> Revision:
         """A revision with its path. :raises NotFound: its body is gone."""

@@ -61,6 +61,10 @@ def _fill(database: Database) -> None:
         database.delete(f"doc{number}", database.get(f"doc{number}")["_rev"])
     for number in range(20):
         graft(database, f"doc{number}", [f"1-{number:032x}"], branch=number)
+    for number in range(3):
+        leaves = [leaf.rev for leaf in database.leaves(f"doc{number}") if not leaf.deleted]
+        if len(leaves) > 1:
+            database.resolve(f"doc{number}", leaves, leaves[0])
     database.put({"_id": "long" * 200})
     database.put({"_id": "tiny"})
     for name, length in (("small", 900), ("large", 70_000)):

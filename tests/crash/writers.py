@@ -27,7 +27,18 @@ class Crew:
         self.failures: list[str] = []
         self.may_work = threading.Event()
         self.over = False
-        kinds = (Singles, Batches, Inline, Streams, Multipart, Locals, Grafts, Databases, Compactions)
+        kinds = (
+            Singles,
+            Batches,
+            Inline,
+            Streams,
+            Multipart,
+            Locals,
+            Grafts,
+            Resolutions,
+            Databases,
+            Compactions,
+        )
         self._writers = [kind(self, number) for number, kind in enumerate(kinds)]
 
     def __enter__(self) -> Crew:
@@ -282,6 +293,41 @@ class Grafts(Writer):
         body = {"docs": docs, "new_edits": False}
         self.send(versions, "POST", "/a/_bulk_docs", body, revs=lambda _: revs)
         time.sleep(0.05)
+
+
+class Resolutions(Writer):
+    """Conflicts, resolved in one write each."""
+
+    def __init__(self, crew: Crew, seed: int) -> None:
+        super().__init__(crew, seed)
+        self.merged: dict[str, str | None] = {}
+        """The merged revisions; None: it is in doubt whether there is one."""
+
+    def step(self) -> None:
+        assert self.client.ask("PUT", "/r").status in (201, 412)
+        doc_id = f"resolved-{self.number}"
+        root, *leaves = (f"{self.chance.getrandbits(128):032x}" for _ in range(4))
+        docs = [{"_id": doc_id, "_revisions": {"start": 2, "ids": [leaf, root]}} for leaf in leaves]
+        self.merged[doc_id] = None
+        answer = self.client.ask("POST", "/r/_bulk_docs", {"docs": docs, "new_edits": False})
+        assert answer.status == 201, answer
+        body = {"leaves": [f"2-{leaf}" for leaf in leaves], "document": {"n": self.number}}
+        answer = self.client.ask("POST", f"/r/_conflicts/{doc_id}", body)
+        assert answer.status == 201, answer
+        self.merged[doc_id] = answer.json["rev"]
+        time.sleep(0.05)
+
+    def check(self, client: Client) -> None:
+        """Each is resolved and recorded, or neither."""
+        for doc_id, acknowledged in self.merged.items():
+            found = client.ask("GET", f"/r/_conflicts/{doc_id}")
+            if acknowledged is None and found.status == 404:
+                continue
+            leaves = [leaf["rev"] for leaf in found.json["leaves"]]
+            record = client.ask("GET", f"/r/_conflicts/{doc_id}/_resolutions")
+            recorded = [row["rev"] for row in record.json["rows"]]
+            assert leaves == recorded or (len(leaves) == 3 and not recorded), (doc_id, leaves, recorded)
+            assert acknowledged is None or leaves == [acknowledged], (doc_id, leaves)
 
 
 class Databases(Writer):

@@ -346,7 +346,11 @@ async def test_validation_functions_judge_every_revision_of_a_resolution(db: Sit
     await ask(db, "POST", "/db/_conflicts/x", body, 201)
 
 
-async def test_a_thousand_leaves_take_a_moment(db: Site) -> None:
+@pytest.mark.parametrize("is_validated", [False, True])
+async def test_a_thousand_leaves_take_a_moment(db: Site, is_validated: bool) -> None:
+    if is_validated:
+        function = "function (doc, old) { if (doc.text === 'bad') throw({forbidden: 'bad'}); }"
+        await ask(db, "PUT", "/db/_design/v", {"validate_doc_update": function}, 201)
     base = (await ask(db, "PUT", "/db/x", {"text": "base"}, 201))["rev"]
     docs = [
         {"_id": "x", "_revisions": {"start": 2, "ids": [f"{n:032x}", base[2:]]}, "text": str(n)}
@@ -356,7 +360,9 @@ async def test_a_thousand_leaves_take_a_moment(db: Site) -> None:
     assert (await ask(db, "GET", "/db/_conflicts"))["rows"][0]["leaves"] == 1000
     shown = await ask(db, "GET", "/db/_conflicts/x")
     assert {leaf["doc"]["text"] for leaf in shown["leaves"]} == {str(n) for n in range(1000)}
-    body = {"leaves": [leaf["rev"] for leaf in shown["leaves"]], "document": {"text": "one"}}
-    await ask(db, "POST", "/db/_conflicts/x", body, 201)
-    assert (await ask(db, "GET", "/db/x"))["text"] == "one"
+    body = {"leaves": [leaf["rev"] for leaf in shown["leaves"]], "rules": {"/text": "max"}}
+    done = await ask(db, "POST", "/db/_conflicts/x", body, 201)
+    assert (await ask(db, "GET", "/db/x"))["text"] == "999"
     assert (await ask(db, "GET", "/db/_conflicts"))["rows"] == []
+    await ask(db, "POST", "/db/_conflicts/x/_undo", {"resolution": done["resolution"]}, 201)
+    assert (await ask(db, "GET", "/db/_conflicts"))["rows"][0]["leaves"] == 1000
