@@ -35,9 +35,11 @@ BUILT_IN: Sections = {
         "max_document_id_length": "infinity",
         "max_document_size": "8000000",
         "max_partition_size": "10737418240",
+        "os_process_timeout": "5000",
         "users_db_security_editable": "false",
     },
     "couchlite": {
+        "function_memory_bytes": "134217728",
         "keep_revisions": "1",
         "keep_seconds": "0",
         "keep_undo_seconds": "604800",

@@ -25,7 +25,7 @@ from couchlite.errors import (
     MethodNotAllowed,
     NotFound,
 )
-from couchlite.javascript import FunctionPool
+from couchlite.javascript import FunctionPool, Limits
 from couchlite.server import Server
 
 from . import (
@@ -261,7 +261,7 @@ class App:
         self._access_log = access_log
         # Set when the server stops: endless feeds end cleanly when they see it.
         self.stopping = asyncio.Event()
-        self.functions = FunctionPool()
+        self.functions = FunctionPool(lambda: Limits.of(server.config))
         self.authentication = Authentication(server.config)
         self._settings: tuple[object, Settings] = (None, Settings.read(server.config))
         self.replications = replications

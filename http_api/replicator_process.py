@@ -23,7 +23,7 @@ import uvloop
 
 from couchlite.doorbell import short_path
 from couchlite.errors import CouchliteError, NotFound
-from couchlite.javascript import FunctionPool
+from couchlite.javascript import FunctionPool, Limits
 from couchlite.jsontext import dumps, loads
 from couchlite.security import Principal
 from couchlite.server import Server
@@ -171,7 +171,7 @@ async def _run(serving: Serving, shared: Shared) -> None:
     )
     logs.set_level(server.config.text("log", "level"))
     accounts = open_accounts(server, shared.failures)
-    functions = FunctionPool()
+    functions = FunctionPool(lambda: Limits.of(server.config))
     here = Here("http" if serving.tls is None else "https", {serving.host, *LOOPBACK}, serving.port)
     service = InProcess(server, accounts, functions, here)
     try:

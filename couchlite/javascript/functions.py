@@ -83,8 +83,10 @@ class _Function:
 class FunctionPool:
     """Runs functions of design documents, for one event loop; to be closed there, too."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
-        self._limits = limits or Limits()
+    def __init__(self, limits: Limits | Callable[[], Limits] | None = None) -> None:
+        """:param limits: may be a function, for limits that change."""
+        fixed = Limits() if limits is None else limits
+        self._limits = fixed if callable(fixed) else lambda: fixed
         self._children = ChildPool(self._limits)
 
     @property
@@ -309,13 +311,13 @@ class FunctionPool:
     def _excess(self, answer: Answer) -> str:
         match answer.get("exceeded"):
             case "time":
-                return f"took more than {self._limits.time_s:g} s"
+                return f"took more than {self._limits().time_s:g} s"
             case "memory":
-                return f"took more than {self._limits.memory_bytes >> 20} MiB of memory"
+                return f"took more than {self._limits().memory_bytes >> 20} MiB of memory"
             case "null":
                 return "threw null, which is also what running out of memory looks like,"
             case "answer":
-                return f"gave back more than {self._limits.answer_bytes >> 20} MiB"
+                return f"gave back more than {self._limits().answer_bytes >> 20} MiB"
             case "process":
                 return f"brought its process down ({answer['reason']})"
             case _:

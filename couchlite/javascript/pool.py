@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 from weakref import WeakValueDictionary
@@ -64,7 +64,7 @@ async def _call(child: Child, program: Program, operation: int, text: bytes) -> 
 class ChildPool:
     """To be used in one event loop, and closed in it."""
 
-    def __init__(self, limits: Limits, *, idle_s_max: float = IDLE_S_MAX) -> None:
+    def __init__(self, limits: Callable[[], Limits], *, idle_s_max: float = IDLE_S_MAX) -> None:
         self._limits = limits
         self._idle_s_max = idle_s_max
         self._slots = asyncio.Semaphore(CHILDREN_MAX)
@@ -112,7 +112,7 @@ class ChildPool:
                 self._give_back(child)
 
     async def _start(self) -> Child:
-        child = await Child.start(self._limits)
+        child = await Child.start(self._limits())
         self.started += 1
         return child
 
@@ -121,7 +121,9 @@ class ChildPool:
 
     def _take(self, program: Program) -> Child | None:
         """An idle child, one that has loaded the program if possible."""
-        for child in [child for child in self._idle if not child.usable]:  # ended from outside
+        limits = self._limits()
+        # Those that were ended from outside, or started with limits that have changed.
+        for child in [child for child in self._idle if not child.usable or child.limits != limits]:
             self._idle.remove(child)
             child.end()
         for child in self._idle:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..config import Config
 from ..errors import BadRequest
 from ..jsontext import loads
 from .child import ANSWER_HEAD, CPU_TIME_GRACE_S, REQUEST_HEAD
@@ -25,6 +26,13 @@ _LONE_SURROGATE = re.compile(rb"\\\\|\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _CHILD = Path(__file__).with_name("child.py")
 # The time zone is for JavaScript's Date, the other for interpreters that need it to start.
 _ENVIRONMENT_KEPT = ("TZ", "LD_LIBRARY_PATH")
+
+
+TIME_S_MIN = 0.1
+MEMORY_BYTES_MIN = 4 * 1024 * 1024
+"""With less, no function could run at all."""
+WALL_TIME_S_MIN = 60.0
+WALL_TIMES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +47,19 @@ class Limits:
     """
 
     time_s: float = 5.0
-    wall_time_s: float = 60.0
+    wall_time_s: float = WALL_TIME_S_MIN
     memory_bytes: int = 128 * 1024 * 1024
     answer_bytes: int = 64 * 1024 * 1024
+
+    @classmethod
+    def of(cls, config: Config) -> Limits:
+        """Those of [couchdb] os_process_timeout, in milliseconds, and [couchlite] function_memory_bytes."""
+        time_s = max(TIME_S_MIN, config.integer("couchdb", "os_process_timeout") / 1000)
+        return cls(
+            time_s=time_s,
+            wall_time_s=max(WALL_TIME_S_MIN, WALL_TIMES * time_s),
+            memory_bytes=max(MEMORY_BYTES_MIN, config.integer("couchlite", "function_memory_bytes")),
+        )
 
 
 class ChildLost(Exception):
@@ -65,7 +83,7 @@ class Child:
         self._process = process
         self._reader = reader
         self._writer = writer
-        self._limits = limits
+        self.limits = limits
         self.loaded: set[bytes] = set()
         """Keys of programs that it knew at some time; a hint for whom to give a call to."""
         self._may_be_kept = True
@@ -108,12 +126,12 @@ class Child:
 
     async def _answer(self, *request: bytes) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(self._limits.wall_time_s):
+            async with asyncio.timeout(self.limits.wall_time_s):
                 for piece in request:
                     self._writer.write(piece)
                 await self._writer.drain()
                 has_grown, length = ANSWER_HEAD.unpack(await self._reader.readexactly(ANSWER_HEAD.size))
-                if length > self._limits.answer_bytes:
+                if length > self.limits.answer_bytes:
                     raise ChildLost("it sent more than it may")
                 answer = _read(await self._reader.readexactly(length))
         except TimeoutError:
@@ -131,7 +149,7 @@ class Child:
         except subprocess.TimeoutExpired:
             return ChildLost("it closed its connection")
         if code == -signal.SIGPROF:
-            return ChildLost(f"it used {self._limits.time_s + CPU_TIME_GRACE_S} s", in_time=False)
+            return ChildLost(f"it used {self.limits.time_s + CPU_TIME_GRACE_S} s", in_time=False)
         return ChildLost(
             f"it was ended by {signal.Signals(-code).name}" if code < 0 else f"it exited with {code}"
         )

@@ -199,7 +199,7 @@ async def test_no_process_is_started_before_it_is_needed_and_one_is_enough(pool:
 
 
 async def test_an_idle_process_is_ended(pool: FunctionPool) -> None:
-    children = ChildPool(LIMITS, idle_s_max=0.2)
+    children = ChildPool(lambda: LIMITS, idle_s_max=0.2)
     program = filtering("function (doc) { return true }").program("filters", "f")
     for _ in range(2):
         assert (await children.call("db", program, FILTER, b'{"docs":[{}]}'))["passes"] == "1"

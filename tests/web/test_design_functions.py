@@ -23,7 +23,6 @@ SHOWS = {
         provides('own', function () { return {body: 'own' } });
     }""",
     "module": "function () { return require('lib/outer').text + this._id }",
-    "endless": "function () { for (;;); }",
 }
 UPDATES = {
     "count": """function (doc, req) {
@@ -46,7 +45,6 @@ LISTS = {
     "early failure": "function () { send('unseen'); throw {error: 'forbidden', reason: 'not you'} }",
     "large": "function () { var row; while (row = getRow()) send(row.doc.pad); return 'end' }",
     "huge": "function () { getRow(); for (var i = 0; i < 200; i++) send('x'.repeat(100000)) }",
-    "endless": "function () { getRow(); for (;;); }",
     "twice": "function () { while (getRow()); return toJSON([getRow(), getRow()]) }",
 }
 DESIGN = {
@@ -485,3 +483,39 @@ async def test_a_function_rewrites_method_and_body(db: Site) -> None:
     posted = await db.ask("POST", "/db/_design/r/_rewrite/body", {"docs": [{"_id": "posted"}]})
     assert (posted.status, (await db.ask("GET", "/db/posted")).status) == (201, 200)
     assert (await db.ask("GET", "/db/_design/r/_rewrite/throw")).json()["error"] == "rewrite_error"
+
+
+# Hostile functions
+
+
+@pytest.mark.parametrize("path", ["_show/endless/a", "_update/endless/a", "_list/endless/n", "_rewrite/x"])
+async def test_a_runaway_function_is_stopped_and_disturbs_nobody(
+    db: Site, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    db.server.config.set("couchdb", "os_process_timeout", "300")
+    endless = "function (one) { for (;;); }"
+    functions = {"updates": {"endless": endless}, "rewrites": endless}
+    shown = {"shows": {"endless": endless}, "lists": {"endless": "function () { getRow(); for (;;); }"}}
+    await db.ask("PUT", "/db/_design/h", functions | shown | {"views": {"n": DESIGN["views"]["n"]}})
+    method = "PUT" if "_update" in path else "GET"
+    running = [asyncio.create_task(db.ask(method, f"/db/_design/h/{path}")) for _ in range(3)]
+    while not all(task.done() for task in running):
+        assert (await db.ask("GET", "/db/a")).status == 200
+        await asyncio.sleep(0.05)
+    for task in running:
+        reply = task.result()
+        assert (reply.status, reply.json()["error"]) == (500, "os_process_error")
+        assert "took more than 0.3 s" in reply.json()["reason"]
+    assert "_design/h failed for " + ("document a" if path.endswith("/a") else "") in caplog.text
+    assert (await db.ask("GET", "/db/a")).json()["_rev"].startswith("1-")
+    assert (await show(db, "text/a")).body == b"hello a"
+
+
+async def test_a_function_may_use_so_much_memory(db: Site) -> None:
+    source = "function () { return '' + new Array(2000000).fill(1).length }"
+    await db.ask("PUT", "/db/_design/m", {"shows": {"f": source}})
+    assert (await db.ask("GET", "/db/_design/m/_show/f")).body == b"2000000"
+    db.server.config.set("couchlite", "function_memory_bytes", str(16 << 20))
+    reply = await db.ask("GET", "/db/_design/m/_show/f")
+    assert (reply.status, reply.json()["error"]) == (500, "os_process_error")
+    assert "16 MiB of memory" in reply.json()["reason"]
