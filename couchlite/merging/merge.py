@@ -16,6 +16,7 @@ What must stay true here:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -115,6 +116,8 @@ class _Merger:
 
     def merge(self, base: Any, values: Sequence[Any], path: Path) -> Outcome:
         """What becomes of the value at `path`."""
+        if type(base) in _PLAIN and all(type(value) is type(base) and value == base for value in values):
+            return Outcome(base)
         is_attachment = len(path) == 2 and path[0] == ATTACHMENTS
         meaning = _attachment_meaning if is_attachment else _meaning
         meanings = [meaning(value) for value in values]
@@ -191,7 +194,21 @@ class _Merger:
         clashes: list[Found] = []
         if order.is_disputed and not aligned.is_unordered:
             clashes += clashed(ClashKind.ORDER, place.base, place.values).clashes
+        owners = Counter(one for leaf in aligned.leaves for one in leaf)
+        new = (
+            {}
+            if place.base is UNKNOWN
+            else {
+                one: element
+                for leaf in aligned.leaves
+                for one, element in leaf.items()
+                if owners[one] == 1 and one not in aligned.base
+            }
+        )
         for one in order.ids:
+            if one in new:  # nobody else has it; of a thousand leaves that each add some, this is the most
+                merged.append(new[one])
+                continue
             elements = [leaf.get(one, MISSING) for leaf in aligned.leaves]
             outcome = self.merge(aligned.base.get(one, absent), elements, (*place.path, len(merged)))
             clashes += within(len(merged), outcome.clashes)
@@ -249,6 +266,8 @@ class _Merger:
         return Outcome(min(candidates, key=_spelling))
 
 
+_PLAIN = (str, int, bool, type(None))
+"""Types of values that have one spelling only."""
 _LINE_RULES = Rules({("**",): Rule("text")})
 _ORDER = cmp_to_key(collation.compare)
 

