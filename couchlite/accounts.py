@@ -3,7 +3,7 @@ credentials.
 
 What must stay true here:
 - A slow hash is never computed on the event loop, nor twice at once for the same credentials: fifty
-  connections that arrive together with one password cost one hash.
+  connections that arrive together with one password cost one hash. Whose turn it is says hashing.py.
 - A password that was verified is remembered by a keyed hash together with the stored hash it matched.
   Whatever changes the stored hash (a new password, another administrator line) thereby ends the memory;
   nothing needs telling. What `recall` gives without that look holds until the beacon changes.
@@ -21,14 +21,15 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from . import cookies, passwords, totp
 from .beacon import Beacon
 from .config import Config
 from .errors import Forbidden, Unauthorized
+from .hashing import Hashing, Who
 from .lockout import Failures
 from .passwords import PasswordHash
 from .security import Principal
@@ -108,15 +109,14 @@ class Accounts:
         self._beacon = beacon
         self._recent: tuple[int, dict[bytes, tuple[Principal, float]]] = (-1, {})
         self._verified: OrderedDict[str, _Verified] = OrderedDict()
-        self._verifying: dict[tuple[PasswordHash, bytes], asyncio.Future[bool]] = {}
+        self._verifying: dict[tuple[Who, PasswordHash, bytes], asyncio.Future[bool]] = {}
         self._secret = secrets.token_bytes(32)
         self.counts = dict.fromkeys(COUNTS, 0)
         # One core stays free: hashing must not starve the requests of those who are already known.
-        hashing_threads = max(1, (os.cpu_count() or 2) - 1)
-        self._hashing = ThreadPoolExecutor(hashing_threads, thread_name_prefix="passwords")
+        self.hashing = Hashing(max(1, (os.cpu_count() or 2) - 1))
 
     def close(self) -> None:
-        self._hashing.shutdown(cancel_futures=True)
+        self.hashing.close()
 
     def find(self, name: str) -> Account | None:
         """The account of that name; an administrator has the roles of the user document of the same name,
@@ -148,6 +148,7 @@ class Accounts:
 
         :raises Unauthorized: no such account, or another password, or one that needs a second factor.
         :raises Forbidden: too many failures from that address.
+        :raises TooManyRequests: too many others wait for their passwords to be checked.
         """
         account = self.find(name)
         if account is None or account.second_factor is not None:
@@ -231,47 +232,86 @@ class Accounts:
     # Verification
 
     async def _verify(self, account: Account, password: str, address: str) -> None:
-        who = (address, account.name, account.salt)
-        mode = self._config.text("chttpd_auth_lockout", "mode")
-        if mode in ("warn", "enforce"):
-            self._failures.lifetime_s = self._config.integer("chttpd_auth_lockout", "max_lifetime") / 1000
-            failures = self._failures.count(*who)
-            if failures >= self._config.integer("chttpd_auth_lockout", "threshold"):
-                logger.warning("user %r from %s: %d failed logins", account.name, address or "?", failures)
-                if mode == "enforce":
-                    raise Forbidden(LOCKED)
-        if not await self._matches(account, password):
-            if mode in ("warn", "enforce"):
-                self._failures.add(*who)
-                if self._beacon is not None:
-                    self._beacon.change()  # the right password may now be refused as well
+        who = Who(address, account.name)
+        self._check_lock(account, who)
+        if not await self._matches(account, password, who):
             logger.warning("user %r from %s: authentication failed", account.name, address or "?")
             raise Unauthorized(WRONG)
 
-    async def _matches(self, account: Account, password: str) -> bool:
+    def _check_lock(self, account: Account, who: Who) -> None:
+        """:raises Forbidden: too many failures."""
+        mode = self._lockout_mode()
+        if mode is None:
+            return
+        self._failures.lifetime_s = self._config.integer("chttpd_auth_lockout", "max_lifetime") / 1000
+        failures = self._count_failures(account, who)
+        if failures >= self._config.integer("chttpd_auth_lockout", "threshold"):
+            logger.warning("user %r from %s: %d failed logins", who.name, who.address or "?", failures)
+            if mode == "enforce":
+                raise Forbidden(LOCKED)
+
+    def _lockout_mode(self) -> str | None:
+        mode = self._config.text("chttpd_auth_lockout", "mode")
+        return mode if mode in ("warn", "enforce") else None
+
+    def _count_failures(self, account: Account, who: Who) -> int:
+        return self._failures.count(who.address, who.name, account.salt)
+
+    def _fail(self, account: Account, who: Who) -> None:
+        if self._lockout_mode() is None:
+            return
+        self._failures.add(who.address, who.name, account.salt)
+        threshold = self._config.integer("chttpd_auth_lockout", "threshold")
+        if self._beacon is not None and self._count_failures(account, who) >= threshold:
+            self._beacon.change()  # the right password is refused now as well
+
+    async def _matches(self, account: Account, password: str, who: Who) -> bool:
+        """Whether it is the account's password; if not, that is counted."""
         stored = account.password
         if stored is None:
+            self._fail(account, who)
             return False
         digest = hashlib.blake2b(password.encode("utf-8", "surrogatepass"), key=self._secret).digest()
         remembered = self._remembered(account.name, stored)
         self.counts["password_hashing_fast"] += 1
         if remembered is not None:
             self.counts["auth_cache_hits"] += 1
-            return hmac.compare_digest(remembered, digest)
+            matches = hmac.compare_digest(remembered, digest)
+            if not matches:
+                self._fail(account, who)
+            return matches
         self.counts["auth_cache_misses"] += 1
-        key = (stored, digest)
+        key = (who, stored, digest)
         running = self._verifying.get(key)
+        is_first = running is None
         if running is None:
-            loop = asyncio.get_running_loop()
-            running = loop.run_in_executor(self._hashing, passwords.matches, password, stored, self._config)
+            running = self._hash(account, stored, password, digest, who)
             self._verifying[key] = running
-            self.counts["password_hashing_slow"] += 1
             running.add_done_callback(lambda _: self._verifying.pop(key, None))
-        if not await asyncio.shield(running):
-            return False
-        self._remember(account.name, stored, digest)
-        self._upgrade(account, stored, password)
-        return True
+        matches = await asyncio.shield(running)
+        if not matches and not is_first:
+            self._fail(account, who)
+        return matches
+
+    def _hash(
+        self, account: Account, stored: PasswordHash, password: str, digest: bytes, who: Who
+    ) -> asyncio.Future[bool]:
+        """Whether the password matches, once its turn has come; what follows from it is done then, too."""
+
+        def begins() -> None:
+            self._check_lock(account, who)  # others were wrong meanwhile
+            self.counts["password_hashing_slow"] += 1
+
+        def ends(matches: bool) -> None:
+            if matches:
+                self._remember(account.name, stored, digest)
+                self._upgrade(account, stored, password)
+            else:
+                self._fail(account, who)
+
+        compute = partial(passwords.matches, password, stored, self._config)
+        failures = self._count_failures(account, who)
+        return self.hashing.check(who, failures, compute, begins=begins, ends=ends)
 
     def _remembered(self, name: str, stored: PasswordHash) -> bytes | None:
         verified = self._verified.get(name)
@@ -298,7 +338,7 @@ class Accounts:
         if self._outdated is None or not account.in_document or passwords.is_current(stored, self._config):
             return
         if self._config.boolean("chttpd_auth", "upgrade_hash_on_auth"):
-            self._hashing.submit(self._outdated, account.name, password)
+            self.hashing.submit(self._outdated, account.name, password)
 
 
 def _roles(fields: Mapping[str, Any]) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ For every other database, and for server administrators reading, these functions
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -102,7 +101,8 @@ async def refusals(
         users.check_writer(edit.id, security, principal)
     for edit in edits:
         if edit.fields.get("password") is not None:
-            edit.fields = dict(await asyncio.to_thread(users.hash_password, edit.fields, config))
+            hashing = request.app.accounts.hashing
+            edit.fields = dict(await hashing.run(users.hash_password, edit.fields, config))
             edit.body = dumps(edit.fields)
     with request.database().snapshot() as snapshot:
         return [_refusal(request, snapshot, edit, new_edits) for edit in edits]

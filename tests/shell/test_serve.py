@@ -429,3 +429,26 @@ def test_volatile_settings_end_with_the_server(tmp_path: Path) -> None:
         config.set("cors", "credentials", "true")
     with served(tmp_path, "--workers", "1") as server:
         assert server.request("GET", "/_node/_local/_config/cors").json == {"credentials": "true"}
+
+
+def test_a_changed_password_counts_at_once_on_all_workers(tmp_path: Path) -> None:
+    path = "/_users/org.couchdb.user:ann"
+    user = {"type": "user", "name": "ann", "roles": []}
+    with served(tmp_path, "--workers", "2") as server:
+
+        def statuses(password: str) -> set[int]:
+            """Of connections enough to reach both."""
+            return {server.request("GET", "/_session", user=("ann", password)).status for _ in range(20)}
+
+        rev = server.request("PUT", path, {**user, "password": "old"}).json["rev"]
+        for old, new in (("old", "newer"), ("newer", "newest")):
+            assert statuses(old) == {200}
+            answer = server.request("PUT", path, {**user, "password": new, "_rev": rev})
+            rev = answer.json["rev"]
+            assert (
+                server.request("PUT", "/_node/_local/_config/chttpd_auth_lockout/mode", "off").status == 200
+            )
+            assert statuses(old) == {401}
+            assert statuses(new) == {200}
+        assert server.request("DELETE", f"{path}?rev={rev}").status == 200
+        assert statuses("newest") == {401}
