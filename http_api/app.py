@@ -74,6 +74,8 @@ from .replication_service import Replications
 from .request import Request, is_text
 from .settings import Settings
 
+# Who may use which of these addresses is written down in tests/web/test_access.py, in a table that names all.
+
 Handler = Callable[[Request], Awaitable[web.StreamResponse]]
 Guard = Callable[[Request], None]
 
