@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from . import edits, keys, records
 from .blobs import BlobStore
+from .config import Config
 from .conflicts import merge_bases
 from .engine import Engine, Reader, Space
 from .records import RevInfo
@@ -26,6 +27,7 @@ from .writer import Writer, WriteTxn
 PAGE_DOCUMENTS = 500
 """Documents a write transaction goes through: some milliseconds during which other writers wait."""
 PAGE_BODIES = 2_000
+PAUSE_MAX_S = 0.5
 LOCK_FILE = "compact.lock"
 """At most one compaction of a database at a time, over all processes."""
 
@@ -42,6 +44,16 @@ class Retention:
     show_merge_bases: bool = False
     undo_seconds: int = 7 * 24 * 3600
 
+    @classmethod
+    def configured(cls, config: Config) -> Retention:
+        """What the section [couchlite] says."""
+        return cls(
+            config.integer("couchlite", "keep_revisions"),
+            config.integer("couchlite", "keep_seconds"),
+            config.boolean("couchlite", "show_merge_bases"),
+            config.integer("couchlite", "keep_undo_seconds"),
+        )
+
 
 LEAVES_ONLY = Retention()
 """What CouchDB keeps; here the merge bases of open conflicts come on top."""
@@ -56,15 +68,24 @@ class Compaction:
     store_bytes_freed: int = 0
 
 
-def run(engine: Engine, writer: Writer, blobs: BlobStore, retention: Retention, task: Task) -> Compaction:
-    """Compact a database; the caller holds its lock (LOCK_FILE)."""
+def run(
+    engine: Engine,
+    writer: Writer,
+    blobs: BlobStore,
+    retention: Retention,
+    task: Task,
+    *,
+    gently: bool = False,
+) -> Compaction:
+    """Compact a database; the caller holds its lock (LOCK_FILE). `gently`: with pauses as long as
+    the work."""
     done = Compaction()
     oldest_kept = None
     if retention.seconds:
         with engine.read() as reader:
             oldest_kept = _first_body_since(reader, time.time() - retention.seconds)
     needs = UndoNeeds(int((time.time() - retention.undo_seconds) * 1000))
-    _drop_bodies(engine, writer, _Kept(retention, oldest_kept, needs), task, done)
+    _drop_bodies(engine, writer, _Kept(retention, oldest_kept, needs), task, done, gently)
     done.blob_bytes_freed = _sweep_blobs(engine, writer, blobs)
     done.store_bytes_freed = engine.reclaim()
     return done
@@ -79,10 +100,13 @@ class _Kept(NamedTuple):
     undo: UndoNeeds
 
 
-def _drop_bodies(engine: Engine, writer: Writer, kept: _Kept, task: Task, done: Compaction) -> None:
+def _drop_bodies(
+    engine: Engine, writer: Writer, kept: _Kept, task: Task, done: Compaction, gently: bool
+) -> None:
     after = b""
     documents = 0
     while True:
+        begun = time.monotonic()
         with engine.read() as reader:
             keys_with_history, after, count = _page(reader, after)
         documents += count
@@ -92,6 +116,8 @@ def _drop_bodies(engine: Engine, writer: Writer, kept: _Kept, task: Task, done: 
         task.update(changes_done=documents)
         if count < PAGE_DOCUMENTS:
             return
+        if gently:
+            time.sleep(min(PAUSE_MAX_S, time.monotonic() - begun))
 
 
 def _page(reader: Reader, after: bytes) -> tuple[list[bytes], bytes, int]:

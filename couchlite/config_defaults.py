@@ -53,6 +53,11 @@ BUILT_IN: Sections = {
         "interactive_database_writes_threshold": "90",
         "interactive_view_indexing_threshold": "90",
     },
+    "smoosh": {
+        "cleanup_channels": "index_cleanup",
+        "db_channels": "ratio_dbs, slack_dbs",
+        "view_channels": "ratio_views, slack_views",
+    },
     "purge": {"max_document_id_number": "100", "max_revisions_number": "1000"},
     "cluster": {"q": "2"},
     "chttpd": {

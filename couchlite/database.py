@@ -447,9 +447,12 @@ class Database:
 
     # maintenance
 
-    def compact(self, retention: Retention = LEAVES_ONLY) -> Future[Compaction | None]:
+    def compact(
+        self, retention: Retention = LEAVES_ONLY, *, gently: bool = False
+    ) -> Future[Compaction | None]:
         """Start to drop what is not needed any more; done when that is through, with None when another
-        compaction of this database is under way. When this returns, the compaction shows as running."""
+        compaction of this database is under way. When this returns, the compaction shows as running.
+        `gently`: with pauses, so that others hardly notice."""
         future: Future[Compaction | None] = Future()
         held = self._compaction.acquire()
         if held is None:
@@ -459,7 +462,7 @@ class Database:
         def run() -> None:
             try:
                 with Task(self._run_path, "database_compaction", database=self.name, changes_done=0) as task:
-                    done = compact.run(self.engine, self.writer, self.blobs, retention, task)
+                    done = compact.run(self.engine, self.writer, self.blobs, retention, task, gently=gently)
             except BaseException as error:
                 os.close(held)
                 future.set_exception(error)

@@ -300,9 +300,21 @@ class LmdbEnvironment:
             except lmdb.Error as error:
                 raise OSError(error.code, f"{self.path} can't be copied: {_reason(error)}") from error
 
+    def used_bytes(self) -> int:
+        """What the pages in use take."""
+        with self.read(), self._env.begin() as txn:
+            stats = [txn.stat(space) for space in self.spaces]
+        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
+        return int((pages + len(stats)) * stats[0]["psize"])
+
+    def count(self, space: Keyspace) -> int:
+        """How many records a space has; without reading them."""
+        with self.read(), self._env.begin() as txn:
+            return int(txn.stat(self.spaces[space])["entries"])
+
     def reclaim(self) -> int:
         size = self.size_bytes()
-        unused = size - self._used_bytes()
+        unused = size - self.used_bytes()
         if unused < max(RECLAIM_MIN_BYTES, size * RECLAIM_MIN_SHARE):
             return 0
         held = self._hold_seal_lock()
@@ -535,12 +547,6 @@ class LmdbEnvironment:
             os.close(held)
             return None
         return held
-
-    def _used_bytes(self) -> int:
-        with self.read(), self._env.begin() as txn:
-            stats = [txn.stat(space) for space in self.spaces]
-        pages = sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in stats)
-        return int((pages + len(stats)) * stats[0]["psize"])
 
 
 def lay_out(path: Path, spaces: type[Keyspace], first: Iterable[tuple[Keyspace, bytes, bytes]] = ()) -> None:

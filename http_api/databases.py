@@ -171,20 +171,10 @@ async def compact(request: Request) -> web.StreamResponse:
     if len(request.segments) > 2:
         views.compact(request, request.segments[2])
     else:
-        database.compact(_retention(request)).add_done_callback(
+        database.compact(Retention.configured(request.server.config)).add_done_callback(
             lambda done: _log_failure(request.server, database, done)
         )
     return response.json(request, 202, {"ok": True})
-
-
-def _retention(request: Request) -> Retention:
-    config = request.server.config
-    return Retention(
-        config.integer("couchlite", "keep_revisions"),
-        config.integer("couchlite", "keep_seconds"),
-        config.boolean("couchlite", "show_merge_bases"),
-        config.integer("couchlite", "keep_undo_seconds"),
-    )
 
 
 def _log_failure(server: Server, database: Database, done: Future[Any]) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 import uvloop
 
 from couchlite.accounts import Accounts
+from couchlite.auto_compaction import AutoCompaction
 from couchlite.automatic import AutomaticResolution
 from couchlite.config_defaults import Sections
 from couchlite.errors import CouchliteError
@@ -155,6 +156,7 @@ async def _serve(
             background.append(asyncio.create_task(AutomaticResolution(server, app.functions).run()))
         user_databases = UserDatabases(server)
         following = asyncio.create_task(user_databases.run())
+        compacting = asyncio.create_task(AutoCompaction(server).run())
         if serving.administrator is not None and not worker:
             await _compare(serving.administrator, accounts)
         if worker is not None and sys.platform != "linux":
@@ -163,6 +165,7 @@ async def _serve(
         for task in background:
             task.cancel()
         user_databases.stop()
+        compacting.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await listener.close(serving.grace_s)
         await following
