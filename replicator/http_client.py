@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import aiohttp
+import aiohttp_socks
 from yarl import URL
 
 from couchlite.config import Config
@@ -37,7 +38,13 @@ REDIRECTS_MAX = 5
 BUSY = (429, 503)
 REDIRECTS = (301, 302, 303, 307, 308)
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_FAILURES = (aiohttp.ClientError, TimeoutError, OSError)
+SOCKS = "socks5:"
+_PROXY_FAILURES = (
+    aiohttp_socks.ProxyError,
+    aiohttp_socks.ProxyConnectionError,
+    aiohttp_socks.ProxyTimeoutError,
+)
+_FAILURES = (aiohttp.ClientError, TimeoutError, OSError, *_PROXY_FAILURES)
 
 Body = bytes | Callable[[], AsyncIterator[bytes]] | None
 Response = aiohttp.ClientResponse
@@ -75,6 +82,8 @@ class HttpClient:
         self._gzips = urlsplit(endpoint.url).hostname not in LOOPBACK
         self._cookie: str | None = None
         self._may_log_in = endpoint.username is not None
+        self.logins = 0
+        """How many sessions were begun."""
         self._logging_in = asyncio.Lock()
         self._session: aiohttp.ClientSession | None = None
 
@@ -228,7 +237,7 @@ class HttpClient:
                 headers=fields,
                 allow_redirects=False,
                 auto_decompress=not as_sent,
-                proxy=self._endpoint.proxy,
+                proxy=None if self._by_socks else self._endpoint.proxy,
             ) as response:
                 patience.is_over()
                 self._renew_cookie(response)
@@ -237,7 +246,7 @@ class HttpClient:
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, ssl=self._tls),
+                connector=self._connector(),
                 timeout=aiohttp.ClientTimeout(
                     total=None, sock_connect=self._timeout_s, sock_read=self._timeout_s
                 ),
@@ -245,6 +254,16 @@ class HttpClient:
                 read_bufsize=1 << 18,
             )
         return self._session
+
+    @property
+    def _by_socks(self) -> bool:
+        return (self._endpoint.proxy or "").startswith(SOCKS)
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        if self._by_socks:
+            assert self._endpoint.proxy is not None
+            return aiohttp_socks.ProxyConnector.from_url(self._endpoint.proxy, limit=0, ssl=self._tls)
+        return aiohttp.TCPConnector(limit=0, ssl=self._tls)
 
     async def is_couchdb(self) -> bool:
         """Whether the server says at its root that it is a CouchDB, or what calls itself so."""
@@ -285,6 +304,7 @@ class HttpClient:
             headers = {"Content-Type": "application/json"}
             async with self._send("POST", self._server_url("_session"), form, headers) as response:
                 self._may_log_in = response.status == 200 and self._cookie is not None
+                self.logins += self._may_log_in
             return self._may_log_in
 
     def _renew_cookie(self, response: aiohttp.ClientResponse) -> None:
@@ -311,6 +331,8 @@ class HttpClient:
             return PeerFailure("nxdomain", f"could not resolve {url}")
         if isinstance(error, TimeoutError):
             cause = "req_timedout"
+        elif isinstance(error, _PROXY_FAILURES):
+            cause = "{conn_failed,{error,proxy}}"
         elif isinstance(error, aiohttp.ClientConnectorCertificateError):
             cause = "{conn_failed,{error,bad_certificate}}"
         elif isinstance(error, aiohttp.ClientConnectorError):

@@ -292,6 +292,7 @@ class HttpPeer:
             headers = {"Content-Type": "application/json"}
         path = wire.escape_id(doc.id)
         content = body if parts else doc.text
+        logins = self._client.logins
         answer = await self._client.upload(path, {"new_edits": "false"}, content, headers)
         if answer.status in (200, 201, 202):
             return None
@@ -300,6 +301,9 @@ class HttpPeer:
             raise MissingStub(reason)
         if answer.status in (401, 403):
             await self.open()  # it was not the database as a whole that was refused
+            if self._client.logins > logins:
+                # Nor the document, but a session that had ended; what was just asked began another one.
+                raise self._client.failure("session_ended", answer)
         elif answer.status not in (400, 412, 413, 414, 415, 417, 422):
             raise self._client.failure("doc_write_failed", answer)
         return Refusal(doc.id, doc.rev, word, reason)

@@ -21,6 +21,8 @@ from .errors import InvalidReplication
 from .peer import ChangesQuery
 
 EXCLUSIVE = "`doc_ids`,`filter`,`selector` are mutually exclusive"
+ENDPOINT_SCHEMES = ("http://", "https://")
+PROXY_SCHEMES = (*ENDPOINT_SCHEMES, "socks5://")
 _SECTION = "replicator"
 
 
@@ -248,14 +250,13 @@ def _proxy(url: Any) -> str | None:
         return None
     if not isinstance(url, str):
         raise InvalidReplication("Invalid proxy url", error="error", status=500)
-    # CouchDB knows SOCKS5 proxies as well.
-    if not _is_url(url):
+    if not _is_url(url, PROXY_SCHEMES):
         raise InvalidReplication("proxy has an invalid url", error="invalid_replication")
     return url
 
 
-def _is_url(url: str) -> bool:
-    if not url.startswith(("http://", "https://")):
+def _is_url(url: str, schemes: tuple[str, ...] = ENDPOINT_SCHEMES) -> bool:
+    if not url.startswith(schemes):
         return False
     try:
         parts = urlsplit(url)

@@ -4,6 +4,7 @@ make a server one that knows less."""
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,15 +13,19 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from .databases import ADMIN
+
 FAULTS = ("cut before", "cut after", "500", "429", "503", "truncated", "delayed")
 DELAY_S = 0.7
+BASIC = "Basic " + base64.b64encode(":".join(ADMIN).encode()).decode()
 
 
 class FaultyProxy:
     """Passes requests on to `upstream`; the one numbered `faulty` (from 1) meets with `fault`.
 
-    In the manner of old or other servers, it may know no _bulk_get and no multipart (`is_plain`), or take
-    credentials for nothing but a session (`wants_session`).
+    In the manner of old or other servers, it may know no _bulk_get and no multipart (`is_plain`), take
+    credentials for nothing but a session (`wants_session`), which ends with the fault "401", or want a token
+    in their place (`wants_token`).
     """
 
     def __init__(self, upstream: str, session: aiohttp.ClientSession) -> None:
@@ -32,6 +37,9 @@ class FaultyProxy:
         self.url = ""
         self.is_plain = False
         self.wants_session = False
+        self.wants_token: str | None = None
+        self._sessions: dict[str, str] = {}
+        """Cookies as the client has them -> as they are."""
         self.encodings: set[str] = set()
         """Those that requests have come in."""
 
@@ -52,6 +60,8 @@ class FaultyProxy:
             return web.Response(
                 status=int(fault), headers=headers, text="{}", content_type="application/json"
             )
+        if fault == "401":
+            self._sessions.pop(request.headers.get("Cookie", ""), None)
         if fault == "delayed":
             await asyncio.sleep(DELAY_S)
         status, headers, answer = await self._pass_on(request, body)
@@ -69,17 +79,23 @@ class FaultyProxy:
 
     async def _pass_on(self, request: web.BaseRequest, body: bytes) -> tuple[int, dict[str, str], bytes]:
         kept = ["Authorization", "Content-Type", "Accept", "Content-Encoding", "Cookie"]
-        if self.wants_session:
+        if self.wants_session or self.wants_token:
             kept.remove("Authorization")
         headers = {name: request.headers[name] for name in kept if name in request.headers}
+        if "Cookie" in headers:
+            headers["Cookie"] = self._sessions.get(headers["Cookie"], "")
+        if self.wants_token and request.headers.get("Authorization") == self.wants_token:
+            headers["Authorization"] = BASIC
         if self.is_plain and "multipart" in headers.get("Accept", ""):
             headers["Accept"] = "application/json"
         path = URL(request.raw_path, encoded=True).raw_path_qs  # a proxy is told the whole address
         url = URL(self._upstream + path, encoded=True)
         async with self._session.request(request.method, url, data=body, headers=headers) as answer:
             shown = {"Content-Type": answer.headers.get("Content-Type", "text/plain")}
-            if "Set-Cookie" in answer.headers:
-                shown["Set-Cookie"] = answer.headers["Set-Cookie"]
+            if "AuthSession" in answer.cookies:
+                cookie = f"AuthSession=session-{len(self._sessions) + self.count}"
+                self._sessions[cookie] = f"AuthSession={answer.cookies['AuthSession'].value}"
+                shown["Set-Cookie"] = f"{cookie}; Path=/"
             return answer.status, shown, await answer.read()
 
     def _cut(self, request: web.BaseRequest) -> web.Response:
