@@ -42,6 +42,9 @@ class Moves:
         self._polling = asyncio.create_task(self._poll())
 
     async def close(self) -> None:
+        """May be called again, by each of several listeners."""
+        if self._polling.done():
+            return
         self._server.unhear(self._heard)
         self._polling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
