@@ -8,6 +8,7 @@ document was in its target.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import statistics
@@ -20,22 +21,25 @@ SETTLE_TIMEOUT_S = 600.0
 ARRIVAL_TIMEOUT_S = 30.0
 QUIET_S = 10.0
 """So long after the last of them has started they all sleep."""
+QUIET_ELSEWHERE_S = 45.0
+"""Those from another server keep their feed; by then they have noted a checkpoint."""
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-def measure(server: Server, pairs: int, idle_s: float, writes: int, spread: int) -> None:
-    connection = server.connect()
-    before = _load(server, idle_s)
+def measure(server: Server, source: Server, pairs: int, idle_s: float, writes: int, spread: int) -> None:
+    """:param source: where the sources are; `server` runs the replications."""
+    connection, elsewhere = server.connect(), source.connect()
+    before, before_mib = _load(server, idle_s), server.pss_mib()
     print(f"without replications: {before:.2f} % of a core")
     username, _, password = server.credentials.partition(":")
     auth = {"basic": {"username": username, "password": password}}
     begun = time.monotonic()
     for number in range(pairs):
-        for kind in ("source", "target"):
-            server.call("PUT", f"/bench_{kind}_{number}", connection=connection)
-        server.call("PUT", f"/bench_source_{number}/first", {}, connection=connection)
+        server.call("PUT", f"/bench_target_{number}", connection=connection)
+        source.call("PUT", f"/bench_source_{number}", connection=elsewhere)
+        source.call("PUT", f"/bench_source_{number}/first", {}, connection=elsewhere)
         document = {
-            "source": {"url": f"{server.base}/bench_source_{number}", "auth": auth},
+            "source": {"url": f"{source.base}/bench_source_{number}", "auth": auth},
             "target": {"url": f"{server.base}/bench_target_{number}", "auth": auth},
             "continuous": True,
         }
@@ -44,14 +48,15 @@ def measure(server: Server, pairs: int, idle_s: float, writes: int, spread: int)
     for number in range(pairs):
         _wait_for(server, f"/bench_target_{number}/first", SETTLE_TIMEOUT_S)
     print(f"all documents are there after {time.monotonic() - begun:.0f} s")
-    time.sleep(QUIET_S)
+    time.sleep(QUIET_S if source is server else QUIET_ELSEWHERE_S)
     load = _load(server, idle_s)
     print(f"{pairs} resting replications: {load:.2f} % of a core, {load - before:+.2f} by them")
+    print(f"each takes {(server.pss_mib() - before_mib) * 1024 / pairs:.0f} KiB, their databases included")
     delays_ms = []
     for turn in range(writes):
         number = random.randrange(pairs)
         started = time.perf_counter()
-        server.call("PUT", f"/bench_source_{number}/w{turn}", {"n": turn}, connection=connection)
+        source.call("PUT", f"/bench_source_{number}/w{turn}", {"n": turn}, connection=elsewhere)
         _wait_for(server, f"/bench_target_{number}/w{turn}", ARRIVAL_TIMEOUT_S)
         delays_ms.append((time.perf_counter() - started) * 1000)
     print(
@@ -60,7 +65,7 @@ def measure(server: Server, pairs: int, idle_s: float, writes: int, spread: int)
     chosen = random.sample(range(pairs), min(spread, pairs))
     started = time.perf_counter()
     for number in chosen:
-        server.call("PUT", f"/bench_source_{number}/all", {}, connection=connection)
+        source.call("PUT", f"/bench_source_{number}/all", {}, connection=elsewhere)
     for number in chosen:
         _wait_for(server, f"/bench_target_{number}/all", ARRIVAL_TIMEOUT_S)
     print(f"one write in each of {len(chosen)}: all arrived after {time.perf_counter() - started:.1f} s")
@@ -99,9 +104,11 @@ def main() -> None:
     parser.add_argument("--writes", type=int, default=50, help="into single sources, one after the other")
     parser.add_argument("--spread", type=int, default=100, help="sources that are written to at once")
     parser.add_argument("--workers", type=int, help="worker processes of couchlite (default: one a core)")
+    parser.add_argument("--elsewhere", action="store_true", help="the sources are on a server of their own")
     options = parser.parse_args()
-    with Couchlite(options.workers) as couchlite:
-        measure(couchlite, options.pairs, options.idle, options.writes, options.spread)
+    with Couchlite(options.workers) as couchlite, contextlib.ExitStack() as opened:
+        source = opened.enter_context(Couchlite(options.workers)) if options.elsewhere else couchlite
+        measure(couchlite, source, options.pairs, options.idle, options.writes, options.spread)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ A source in this data directory is told of by its commits, whichever process mak
 until then. Another server's is asked now and then, ever more seldom, by one small request.
 
 What must stay true here: a sleeper is woken by every change after the sequence it has got to, at the latest
-when LOOK_S have gone by; it is woken too when its source has gone, so that it can say so.
+when LOOK_S have gone by; it is woken too when its source has gone, so that it can say so. Who is not woken
+writes nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .jobs import Job
 from .peers import Peers
 
 LOOK_S = 900.0
-"""A sleeper is woken after so long whatever is heard: see Moves for what can be lost."""
+"""A source is looked at after so long whatever is heard of it: see Moves for what can be lost."""
 PROBE_MIN_S = 1.0
 PROBE_MAX_S = 60.0
 PROBES_AT_ONCE = 8
@@ -80,11 +81,10 @@ class Sleepers:
             return
         moved = partial(self._look, job, name, uuid)
         self._moves.watch(job, name, uuid, moved)
-        wait_s = LOOK_S * random.uniform(0.8, 1.0)
-        timer = asyncio.get_running_loop().call_later(wait_s, self._rouse, job)
+        looking = asyncio.create_task(_now_and_then(moved))
 
         def end() -> None:
-            timer.cancel()
+            looking.cancel()
             self._moves.unwatch(job, name, uuid)
 
         self._ends[job] = end
@@ -122,3 +122,9 @@ class Sleepers:
             finally:
                 await source.close()
         return True
+
+
+async def _now_and_then(look: Callable[[None], None]) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S * random.uniform(0.8, 1.0))
+        look(None)
