@@ -16,7 +16,6 @@ What must stay true here:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import logging
 import time
@@ -39,6 +38,8 @@ LOOK_AT_ALL_S = 600.0
 """All databases are looked at: a process may have died between a commit and its entry in the log."""
 PAGE_DOCUMENTS = 100
 """After so many documents of one database, others have their turn."""
+AT_ONCE = 8
+"""So many documents share a commit, and have their leaves in memory."""
 PROGRESS_CHANGES = 10_000
 """Progress past so many changes is stored, though none of them was a conflict."""
 RESOLUTIONS_MAX = 10
@@ -82,7 +83,12 @@ class AutomaticResolution:
             is_due = time.monotonic() - all_looked_at_s >= LOOK_AT_ALL_S
             if is_due:
                 all_looked_at_s = time.monotonic()
-            if not await self.look(everywhere=is_due):
+            try:
+                more = await self.look(everywhere=is_due)
+            except Exception:  # such as a full disk, which may pass
+                log.exception("looking for conflicts to resolve failed")
+                more = False
+            if not more:
                 await asyncio.sleep(POLL_S)
 
     async def look(self, *, everywhere: bool) -> bool:
@@ -142,8 +148,9 @@ class AutomaticResolution:
             ids, further = _conflicts(database, progress)
         else:
             ids, further = _changed(database, progress, newest)
-        for doc_id in ids:
-            await self._settle(database, doc_id, wanted.settings)
+        for start in range(0, len(ids), AT_ONCE):
+            batch = ids[start : start + AT_ONCE]
+            await asyncio.gather(*(self._settle(database, one, wanted.settings) for one in batch))
         self._progress[database.uuid] = further
         stored = self._stored.get(database.uuid)
         far = stored is None or further.seq - stored.seq >= PROGRESS_CHANGES
@@ -153,21 +160,30 @@ class AutomaticResolution:
         return True
 
     async def _settle(self, database: Database, doc_id: str, settings: Settings) -> None:
-        with database.snapshot() as snapshot:
-            recent = snapshot.resolutions(doc_id=doc_id, limit=RESOLUTIONS_MAX)
-            leaves = set(snapshot.inspect(doc_id).revs)
-        reason = None
-        if recent and recent[0].undoes is not None and recent[0].into in leaves:
-            reason = "its resolution was undone"
-        elif _is_often(recent):
-            reason = (
-                f"it was resolved {RESOLUTIONS_MAX} times within an hour; do other servers resolve otherwise?"
-            )
-        if reason is not None:
-            _report(database, Outcome(doc_id, (), Manual.name, LeftAlone(reason)))
+        try:
+            reason = _why_not(database, doc_id)
+            if reason is not None:
+                outcome = Outcome(doc_id, (), Manual.name, LeftAlone(reason))
+            else:
+                outcome = await Resolving(database, self._functions).resolve(doc_id, settings)
+        except NotFound:
+            return  # it is no conflict any more
+        except Exception:  # of one document; the others are none the worse for it
+            log.exception("%s: resolving the conflict of %s failed", database.name, doc_id)
             return
-        with contextlib.suppress(NotFound):  # it is no conflict any more
-            _report(database, await Resolving(database, self._functions).resolve(doc_id, settings))
+        _report(database, outcome)
+
+
+def _why_not(database: Database, doc_id: str) -> str | None:
+    """Why a document isn't to be resolved by itself, whatever the settings say."""
+    with database.snapshot() as snapshot:
+        recent = snapshot.resolutions(doc_id=doc_id, limit=RESOLUTIONS_MAX)
+        leaves = snapshot.inspect(doc_id).revs
+    if recent and recent[0].undoes is not None and recent[0].into in leaves:
+        return "its resolution was undone"
+    if _is_often(recent):
+        return f"it was resolved {RESOLUTIONS_MAX} times within an hour; do other servers resolve otherwise?"
+    return None
 
 
 def _is_often(recent: list[Resolution]) -> bool:

@@ -6,12 +6,16 @@ files, since what resolves by itself has to know, without opening all databases,
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 from . import jsontext
 from .catalog import RESOLVERS_PREFIX, Catalog, Entry
+from .errors import BadRequest
 from .merging.settings import Settings
+
+log = logging.getLogger("couchlite")
 
 
 def read(catalog: Catalog, entry: Entry) -> dict[str, Any]:
@@ -35,7 +39,11 @@ def automatic(catalog: Catalog) -> dict[str, tuple[str, Settings]]:
     found = {}
     for key, text in catalog.settings.items(RESOLVERS_PREFIX):
         stored = jsontext.loads(text)
-        settings = Settings.parse(stored["settings"])
+        try:
+            settings = Settings.parse(stored["settings"])
+        except BadRequest as fault:  # written by another version
+            log.warning("%s: the settings of resolvers can't be used: %s", stored["name"], fault.reason)
+            continue
         if settings.automatic:
             found[key.removeprefix(RESOLVERS_PREFIX)] = stored["name"], settings
     return found
