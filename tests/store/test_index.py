@@ -40,7 +40,7 @@ from .helpers import graft
 
 EMIT_KEYS = "function (doc) { for (const key of doc.keys || []) emit(key, doc.n); }"
 JOIN = "function (keys, values, rereduce) { return sum(values) }"
-IDS = st.sampled_from(["a", "b", "c", "ü" * 260, "d\0", "d"])
+IDS = st.sampled_from(["p:a", "p:b", "q:c", "p:" + "ü" * 260, "q\0:d\0", "q:d"])
 KEYS = st.one_of(
     st.none(),
     st.booleans(),
@@ -63,9 +63,12 @@ def database(tmp_path: Path) -> Iterator[Database]:
         yield server.create("db")
 
 
-def view(map: str = EMIT_KEYS, reduce: str | None = "_sum", **design: Any) -> IndexDefinition:
+def view(
+    map: str = EMIT_KEYS, reduce: str | None = "_sum", *, partitioned: bool = False, **design: Any
+) -> IndexDefinition:
     functions = {"map": map} if reduce is None else {"map": map, "reduce": reduce}
-    return DesignViews("db", {"_id": "_design/d", "views": {"v": functions}, **design}).find("v")
+    ddoc = {"_id": "_design/d", "views": {"v": functions}, **design}
+    return DesignViews("db", ddoc, partitioned=partitioned).find("v")
 
 
 def built(database: Database, definition: IndexDefinition, functions: IndexFunctions) -> Index:
@@ -97,14 +100,16 @@ def rebuilt(index: Index, functions: IndexFunctions) -> list[Any]:
 class FollowingIndex(RuleBasedStateMachine):
     """A database with any history, and an index that is brought up to date now and then."""
 
+    partitioned = False
+
     @initialize()
     def open(self) -> None:
         self.path = Path(tempfile.mkdtemp())
         self.server = Server(self.path / "data")
-        self.database = self.server.create("db")
+        self.database = self.server.create("db", partitioned=self.partitioned)
         self.thread = FunctionThread()
         self.functions = IndexFunctions(self.thread.pool, self.thread.loop)
-        self.definition = view()
+        self.definition = view(partitioned=self.partitioned)
         self.count = 0
 
     def write(self, doc_id: str, keys: list[Any], deleted: bool = False) -> None:
@@ -132,7 +137,7 @@ class FollowingIndex(RuleBasedStateMachine):
         numbers = random.Random(seed)
         for at in range(count):
             keys = [[numbers.randrange(9), numbers.randrange(99)] for _ in range(numbers.randrange(9))]
-            self.write(f"many{at}", keys)
+            self.write(f"m{at % 3}:{at}", keys)
 
     @rule(doc_id=IDS, digest=st.sampled_from(["a" * 32, "b" * 32]), keys=st.lists(KEYS, max_size=4))
     def add_a_conflict(self, doc_id: str, digest: str, keys: list[Any]) -> None:
@@ -170,9 +175,10 @@ class FollowingIndex(RuleBasedStateMachine):
             for key in doc["keys"]
         ]
         assert state_of(index).seq == self.database.state().update_seq
-        assert [(row["id"], row["key"], row["value"]) for row in shown(index)] == sorted(
-            expected, key=cmp_to_key(lambda one, other: compare(one[1], other[1]) or compare_ids(one, other))
-        )
+        expected.sort(key=cmp_to_key(lambda one, other: compare(one[1], other[1]) or compare_ids(one, other)))
+        if self.partitioned:
+            expected.sort(key=lambda row: row[0].split(":")[0].encode())
+        assert [(row["id"], row["key"], row["value"]) for row in shown(index)] == expected
 
     @rule()
     def build_from_scratch(self) -> None:
@@ -194,6 +200,16 @@ class FollowingIndex(RuleBasedStateMachine):
 
 FollowingIndex.TestCase.settings = settings(max_examples=15, stateful_step_count=25, deadline=None)
 TestFollowingIndex = FollowingIndex.TestCase
+
+
+class FollowingPartitions(FollowingIndex):
+    """The same with an index that keeps partitions apart."""
+
+    partitioned = True
+
+
+FollowingPartitions.TestCase.settings = settings(max_examples=10, stateful_step_count=25, deadline=None)
+TestFollowingPartitions = FollowingPartitions.TestCase
 
 
 def compare_ids(one: tuple[str, Any, Any], other: tuple[str, Any, Any]) -> int:

@@ -370,6 +370,17 @@ async def test_find_looks_into_one_partition(web: Site, selector: Any, is_indexe
         assert paged == found
 
 
+@pytest.mark.parametrize("is_indexed", [True, False])
+async def test_a_query_of_a_partition_costs_what_it_holds(web: Site, is_indexed: bool) -> None:
+    await make(web, count=200, names=["a", "aa", "b"])
+    await web.ask("POST", "/db/_bulk_docs", {"docs": [{"_id": f"a0:{at}", "v": at} for at in range(5)]})
+    if is_indexed:
+        await web.ask("POST", "/db/_index", {"index": {"fields": ["v"]}, "ddoc": "v"})
+    found = await find(web, "a0", selector={"v": {"$gte": 0}}, execution_stats=True, limit=100)
+    assert len(found["docs"]) == 5
+    assert found["execution_stats"]["total_keys_examined"] == 5
+
+
 async def test_the_scope_of_an_index_decides_whether_it_serves(web: Site) -> None:
     await make(web)
     for ddoc, partitioned in (("near", True), ("far", False)):
