@@ -11,6 +11,7 @@ fabric_view_changes and fabric_rpc:changes, for a database of one shard.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -27,6 +28,12 @@ from .snapshot import Snapshot
 
 REVISIONS_PER_PAGE = 50
 """Documents that are given as revisions wait in memory until all attachments before them are sent."""
+
+FILTERED_ROWS = 500
+"""A page of documents that a filter is asked about: they have to be parsed."""
+
+ASKED_PAGES = 2
+"""So many pages of documents a filter in other processes is asked about at a time."""
 
 SHARED_PAGES_MAX = 64
 SHARED_ROWS_MAX = 100
@@ -95,6 +102,8 @@ class ChangesFeed:
         self._in_round = False
         self._more = False
         """Whether the round may have another page."""
+        self._asked: deque[tuple[_Question, asyncio.Future[Sequence[bool]]]] = deque()
+        """Pages that a filter is being asked about."""
         self._has_waited = False
         self._kind = repr(options)
         """Equal for feeds that show the same."""
@@ -140,13 +149,41 @@ class ChangesFeed:
             await self._find(wanted)
         if wanted is None or isinstance(wanted, IdFilter):
             return self._read()
-        with self._database.snapshot() as snapshot:
-            columns = self._next_columns(snapshot)
-            if not columns.seqs:
+        return await self._read_filtered(wanted)
+
+    async def _read_filtered(self, wanted: ContentFilter) -> Page | None:
+        """The changes that a filter lets pass out of the next ones; it may be asked about several pages."""
+        pages = 1
+        if wanted.is_asked_elsewhere and (self._left is None or self._left >= ASKED_PAGES * FILTERED_ROWS):
+            pages = ASKED_PAGES  # none of which can be more than is wanted
+        try:
+            while len(self._asked) < pages and (question := self._question(wanted)) is not None:
+                asked = asyncio.ensure_future(wanted.passes(question.texts))
+                asked.add_done_callback(_retrieve)
+                self._asked.append((question, asked))
+                await asyncio.sleep(0)
+            if not self._asked:
                 self._end_round()
                 return None
-            question = _Question(snapshot, columns, wanted, self._options)
-        return self._give_passing(question, await wanted.passes(question.texts))
+            question, answers = self._asked.popleft()
+            return self._give_passing(question, await answers)
+        except BaseException:
+            for _question, answers in self._asked:
+                answers.cancel()
+            self._asked.clear()
+            raise
+
+    def _question(self, wanted: ContentFilter) -> _Question | None:
+        """The changes after those that the filter is asked about already; None when there are no more."""
+        edge = self._edge
+        if self._asked:
+            last = self._asked[-1][0]
+            if not last.has_more:
+                return None
+            edge = last.columns.seqs[-1]
+        with self._database.snapshot() as snapshot:
+            columns = self._next_columns(snapshot, edge)
+            return _Question(snapshot, columns, wanted, self._options, self._more) if columns.seqs else None
 
     async def _find(self, wanted: Filter | None) -> None:
         """Begin a round with what a filter finds by itself, if it does."""
@@ -216,12 +253,16 @@ class ChangesFeed:
         self._in_round = False
         self._found = None
 
-    def _next_columns(self, snapshot: Snapshot) -> SeqColumns:
-        """The next changes of the round."""
+    def _next_columns(self, snapshot: Snapshot, edge: int | None = None) -> SeqColumns:
+        """The next changes of the round, or those beyond an edge that is not reached yet."""
         options = self._options
         if not self._in_round:
             self._begin_round(snapshot.state().update_seq)
-        limit = REVISIONS_PER_PAGE if options.gives_revisions else PAGE_ROWS
+            edge = None
+        edge = self._edge if edge is None else edge
+        limit = PAGE_ROWS if isinstance(options.filter, IdFilter | None) else FILTERED_ROWS
+        if options.gives_revisions:
+            limit = REVISIONS_PER_PAGE
         if self._left is not None:
             if isinstance(options.filter, IdFilter | None):
                 limit = min(limit, self._left)
@@ -230,9 +271,9 @@ class ChangesFeed:
         if self._found is not None:
             columns = self._found.cut(0, limit)
         elif options.descending:
-            columns = changes.page(snapshot.reader, 0, until=self._edge - 1, limit=limit, reverse=True)
+            columns = changes.page(snapshot.reader, 0, until=edge - 1, limit=limit, reverse=True)
         else:
-            columns = changes.page(snapshot.reader, self._edge, until=self._until, limit=limit)
+            columns = changes.page(snapshot.reader, edge, until=self._until, limit=limit)
         self._more = len(columns.seqs) == limit
         return columns
 
@@ -264,7 +305,7 @@ class ChangesFeed:
     def _give_passing(self, question: _Question, answers: Sequence[bool]) -> Page:
         page = question.passing(answers, self._left)
         self.shown += len(page.columns.seqs)
-        self._more = (self._more or question.is_cut) and not self.is_full
+        self._more = question.has_more and not self.is_full
         if self._found is not None:
             self._found = self._found.cut(len(question.columns.seqs), None)
         if not self.is_full:
@@ -286,7 +327,12 @@ class _Question:
     """Changes whose documents a filter is asked about: the winners, or all leaves if all are to be listed."""
 
     def __init__(
-        self, snapshot: Snapshot, columns: SeqColumns, wanted: ContentFilter, options: FeedOptions
+        self,
+        snapshot: Snapshot,
+        columns: SeqColumns,
+        wanted: ContentFilter,
+        options: FeedOptions,
+        has_more: bool,
     ) -> None:
         self._options = options
         self._shown = wanted.shown
@@ -301,7 +347,8 @@ class _Question:
             columns = columns.cut(0, len(self._winners))
         texts = texts[: len(columns.seqs)] if revs else list(self._winners)
         self.columns = columns
-        self.is_cut = len(columns.seqs) < count
+        self.has_more = has_more or len(columns.seqs) < count
+        """Whether the round goes on after these."""
         self._revisions = _revisions(snapshot, columns, options) if options.gives_revisions else None
         self._leaves: dict[int, list[bytes]] = {}
         self.texts: list[bytes] = []
@@ -342,6 +389,12 @@ class _Question:
 
 def _revisions(snapshot: Snapshot, columns: SeqColumns, options: FeedOptions) -> list[tuple[Revision, Meta]]:
     return [changes_docs.winner(snapshot, columns, at, options.docs) for at in range(len(columns.seqs))]
+
+
+def _retrieve(answers: asyncio.Future[Sequence[bool]]) -> None:
+    """An error of a page that nobody reads any more is nobody's."""
+    if not answers.cancelled():
+        answers.exception()
 
 
 def _is_small(page: Page) -> bool:

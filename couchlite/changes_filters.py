@@ -38,6 +38,11 @@ class ContentFilter(Protocol):
         """Whether the documents shall have `_revisions`."""
         ...
 
+    @property
+    def is_asked_elsewhere(self) -> bool:
+        """Whether it answers in another process, so that the next page can be read meanwhile."""
+        ...
+
     async def passes(self, documents: Sequence[bytes]) -> Sequence[bool]: ...
 
     def shown(self, document: bytes) -> bytes:
@@ -119,6 +124,7 @@ class SelectorFilter:
     """
 
     needs_revisions = False
+    is_asked_elsewhere = False
 
     def __init__(self, selector: Any, fields: Any = None, functions: FunctionPool | None = None) -> None:
         if not isinstance(selector, dict):
@@ -155,6 +161,7 @@ class FunctionFilter:
     """
 
     needs_revisions = True
+    is_asked_elsewhere = True
 
     def __init__(self, functions: FunctionPool, design: Design, name: str, request: bytes) -> None:
         design.find("filters", name)
@@ -174,6 +181,7 @@ class ViewFilter:
     """
 
     needs_revisions = True
+    is_asked_elsewhere = True
 
     def __init__(self, functions: FunctionPool, design: Design, view: str) -> None:
         design.find("views", view)

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from couchlite.changes_feed import ChangesFeed, FeedOptions, Page
 from couchlite.changes_filters import DesignDocs, DocIds, SelectorFilter
 from couchlite.errors import BadRequest
 from couchlite.feed import Feed
+from couchlite.jsontext import loads
 from couchlite.revision import Rev
 
 from .helpers import attachment, graft
@@ -488,3 +489,84 @@ def test_feeds_are_woken_while_databases_are_opened(tmp_path: Path) -> None:
             sys.setswitchinterval(before)
             opening.join()
         assert len(server.names()) == 60
+
+
+# --- filters that answer elsewhere
+
+
+class Slow:
+    """Lets every third number pass, some turns after it was asked; fails when it sees `fails_at`."""
+
+    needs_revisions = True
+
+    def __init__(self, *, is_asked_elsewhere: bool, fails_at: int | None = None) -> None:
+        self.is_asked_elsewhere = is_asked_elsewhere
+        self._fails_at = fails_at
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def passes(self, documents: Sequence[bytes]) -> Sequence[bool]:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            for _turn in range(20):  # longer than it takes to be asked about the next page
+                await asyncio.sleep(0)
+            numbers = [int(loads(text)["_id"]) for text in documents]
+            if self._fails_at in numbers:
+                raise BadRequest("no good")
+            return [number % 3 == 0 for number in numbers]
+        finally:
+            self.under_way -= 1
+
+    def shown(self, document: bytes) -> bytes:
+        return document
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    with Server(tmp_path_factory.mktemp("numbered")) as server:
+        database = server.create("db")
+        database.update([_edit(f"{number:05}") for number in range(3100)])
+        yield database
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("since", [0, 1700])
+@pytest.mark.parametrize("limit", [None, 0, 1, 200, 1001, 5000])
+async def test_pages_that_are_asked_about_together_are_shown_in_order(
+    numbered: Database, limit: int | None, since: int, descending: bool
+) -> None:
+    expected, found = [], []
+    for seen, is_asked_elsewhere in ((expected, False), (found, True)):
+        wanted = Slow(is_asked_elsewhere=is_asked_elsewhere)
+        options = FeedOptions(descending=descending, limit=limit, filter=wanted, include_docs=True)
+        feed = ChangesFeed(numbered, since, options)
+        seen.append([(page.columns.ids, page.texts) for page in await read_round(feed) if page.columns.ids])
+        seen.append((feed.last_seq, feed.pending(), feed.shown))
+        assert wanted.most_under_way == (2 if is_asked_elsewhere and limit in (None, 1001, 5000) else 1)
+    assert found == expected
+
+
+async def test_a_filter_that_fails_ends_the_feed_where_it_fails(numbered: Database) -> None:
+    wanted = Slow(is_asked_elsewhere=True, fails_at=1600)
+    feed = ChangesFeed(numbered, 0, FeedOptions(filter=wanted))
+    shown: list[bytes] = []
+    with pytest.raises(BadRequest, match="no good"):
+        while (page := await feed.read()) is not None:
+            shown += page.columns.ids
+    assert shown == [b"%05d" % number for number in range(0, 1500, 3)]
+    while wanted.under_way:
+        await asyncio.sleep(0)
+
+
+async def test_who_leaves_a_feed_leaves_nothing_under_way(numbered: Database) -> None:
+    wanted = Slow(is_asked_elsewhere=True)
+    feed = ChangesFeed(numbered, 0, FeedOptions(filter=wanted))
+    reading = asyncio.create_task(feed.read())
+    while wanted.under_way < 2:
+        await asyncio.sleep(0)
+    reading.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reading
+    while wanted.under_way:
+        await asyncio.sleep(0)
