@@ -116,7 +116,7 @@ async def _by_cookie(request: Request) -> None:
 async def _by_password(request: Request) -> None:
     """A header that holds no name and password counts as no header at all."""
     header = request.headers.get(_AUTHORIZATION)
-    if header is None:
+    if header is None or not header.startswith("Basic "):
         return
     accounts = request.app.accounts
     address = request.raw.remote or ""
@@ -126,11 +126,8 @@ async def _by_password(request: Request) -> None:
         request.authenticated_by = "default"
         return
     moment = accounts.moment()
-    scheme, _, encoded = header.partition(" ")
-    if scheme != "Basic":
-        return
     try:
-        credentials = base64.b64decode(encoded, validate=True)
+        credentials = base64.b64decode(header.removeprefix("Basic "), validate=True)
     except (binascii.Error, ValueError):
         return
     try:

@@ -84,7 +84,8 @@ class Peers:
         segments = [segment for segment in parts.path.split("/") if segment]
         if endpoint.proxy or parts.query or len(segments) != 1 or not self._here.is_named_by(endpoint.url):
             return None
-        if any(name.lower() in _FOREIGN_CREDENTIALS for name, _text in endpoint.headers):
+        proxied = self._server.config.text("chttpd_auth", "x_auth_username").lower()
+        if any(name.lower() in (*_FOREIGN_CREDENTIALS, proxied) for name, _text in endpoint.headers):
             return None
         name = unquote(segments[0].replace("+", " "))
         special = (users.database_name(self._server.config), "_users", "_replicator")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from typing import Any
 
 import pytest
+
+from tests.issuer import SECRET, claims, token
 
 from .databases import Couch, contents, fill, graft, until
 from .faults import line
@@ -158,6 +161,31 @@ async def test_a_session_cookie_is_good_for_named_databases(server: Couch, sourc
     headers = {"Cookie": f"AuthSession={cookie}"}
     async with server.session.post(f"{server.url}/_replicate", json=body, headers=headers) as answer:
         assert (await answer.json())["history"][0]["docs_written"] == 5
+
+
+async def test_a_proxy_s_user_is_that_user_here_too(server: Couch, source: dict[str, Any]) -> None:
+    """Whoever such headers name is known to the HTTP API only, so it is asked."""
+    handlers = ", ".join(f"{{chttpd_auth, {name}_authentication_handler}}" for name in ("proxy", "default"))
+    config = "/_node/_local/_config/chttpd/authentication_handlers"
+    assert (await server.ask("PUT", config, handlers))[0] == 200
+    await server.ask("PUT", "/source/_security", {"members": {"names": ["bob"]}})
+    for name, status in (("bob", 200), ("eve", 403)):
+        headers = {"X-Auth-CouchDB-UserName": name}
+        endpoint = {"url": server.endpoint("source")["url"], "headers": headers}
+        assert (await server.replicate(endpoint, server.endpoint("target")))[0] == status
+
+
+async def test_a_token_is_good_for_named_databases(server: Couch, source: dict[str, Any]) -> None:
+    config = "/_node/_local/_config"
+    handlers = ", ".join(f"{{chttpd_auth, {name}_authentication_handler}}" for name in ("jwt", "default"))
+    await server.ask("PUT", f"{config}/chttpd/authentication_handlers", handlers)
+    await server.ask("PUT", f"{config}/jwt_keys/hmac:_default", base64.b64encode(SECRET).decode())
+    bearer = token(claims(**{"_couchdb.roles": ["_admin"]}))
+    headers = {"Authorization": f"Bearer {bearer}"}
+    body = {"source": "source", "target": "target"}
+    status, told = await server.ask("POST", "/_replicate", body, headers=headers)
+    assert status == 200, told
+    assert told["history"][0]["docs_written"] == 5
 
 
 async def test_nobody_is_there(server: Couch, source: dict[str, Any]) -> None:

@@ -253,6 +253,16 @@ async def test_which_handlers_there_are(web: Site, setting: str, names: list[str
     assert reply.json()["userCtx"]["roles"] == []
 
 
+async def test_the_order_of_handlers_is_kept(web: Site) -> None:
+    reverse = "{chttpd_auth, default_authentication_handler}, {chttpd_auth, jwt_authentication_handler}"
+    web.server.config.set("chttpd", "authentication_handlers", reverse)
+    good = token()
+    for _ in range(3):
+        assert (await session(web, good)).json()["info"]["authenticated"] == "jwt"
+    web.server.config.set("chttpd", "authentication_handlers", reverse.partition(", {")[0])
+    assert (await session(web, good)).json()["userCtx"]["name"] is None
+
+
 @pytest.mark.parametrize("header", ["bearer x", "Bearer", "BEARER x", "Token x"])
 async def test_what_is_no_token_at_all(web: Site, header: str) -> None:
     reply = await web.ask("GET", "/_session", headers={"Authorization": header}, auth=None)
