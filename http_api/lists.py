@@ -7,6 +7,7 @@ it gets the next. Source: chttpd_show:handle_view_list_req and couch_mrview_show
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ from .request import Request
 from .request_object import request_object
 from .response import Stream
 from .view_options import ViewOptions, read_options
+
+CLIENT_IDLE_S = 60.0
+"""For how long a client may take nothing: meanwhile a process waits, and a database has few at a time."""
 
 
 class _Ended(Exception):
@@ -54,7 +58,7 @@ async def write(request: Request) -> web.StreamResponse:
                 await view_query.write_rows(request, sink, definition, options, state)
         except _Ended:
             pass
-        return await sink.finish()
+    return await sink.finish()
 
 
 def _view_options(request: Request, body: Any) -> ViewOptions:
@@ -74,6 +78,7 @@ class _Listed:
         self._seen = seen
         self._head = function_response.parse({})
         self._stream: Stream | None = None
+        self._last = ""
 
     async def head(self, members: bytes) -> None:
         await self._take(await self._run.begin(b"{%b}" % members, self._seen))
@@ -89,21 +94,33 @@ class _Listed:
         await self._take(await self._run.give(()))
 
     async def finish(self) -> web.StreamResponse:
-        return await self._begun().end()
+        """Send the rest, when the function is over."""
+        return await self._begun().end(self._last.encode())
 
     async def _take(self, piece: Piece) -> None:
         """Send what the function has written, until it wants rows. :raises _Ended: it doesn't."""
         while True:
             if piece.head is not None:
                 self._head = function_response.parse(piece.head)
-            if piece.text:
-                await self._begun().write(piece.text.encode())
-                await self._begun().flush()
             if piece.is_last:
+                self._last = piece.text
                 raise _Ended()
+            if piece.text:
+                await self._send(piece.text)
             if piece.wants_rows:
                 return
             piece = await self._run.go_on()
+
+    async def _send(self, text: str) -> None:
+        """:raises ConnectionError: the client takes nothing."""
+        try:
+            async with asyncio.timeout(CLIENT_IDLE_S):
+                await self._begun().write(text.encode())
+                await self._begun().flush()
+        except TimeoutError:
+            if self._request.raw.transport is not None:
+                self._request.raw.transport.abort()
+            raise ConnectionResetError("the client of a list takes nothing") from None
 
     def _begun(self) -> Stream:
         if self._stream is None:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from http_api import lists
+
 from .in_process import Reply, Site
 
 SHOWS = {
@@ -384,6 +386,23 @@ async def test_a_client_that_leaves_takes_its_list_along(db: Site) -> None:
     await reader.read(1000)
     writer.close()
     assert len((await listed(db, "large/n?startkey=10&include_docs=true")).body) == 100 * 100_000 + 3
+
+
+async def test_clients_that_do_not_read_are_not_waited_for(db: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lists, "CLIENT_IDLE_S", 0.3)
+    source = "function () { getRow(); for (var i = 0; i < 500; i++) send('x'.repeat(100000)); }"
+    await db.ask("PUT", "/db/_design/s", {"lists": {"f": source}, "views": {"n": DESIGN["views"]["n"]}})
+    target = "GET /db/_design/s/_list/f/n HTTP/1.1\r\nHost: x\r\n"
+    idle = []
+    for _ in range(4):
+        reader, writer = await asyncio.open_connection("127.0.0.1", db.port, limit=1)
+        idle.append((reader, writer))
+        writer.write(f"{target}Authorization: Basic YWRtOnBhc3M=\r\n\r\n".encode())
+    try:
+        assert (await listed(db, "first/n")).body.startswith(b'{"id":"a"')
+    finally:
+        for _reader, writer in idle:
+            writer.transport.abort()
 
 
 # Rewrites
