@@ -27,6 +27,7 @@ COLOURS = {
     "missing": "yellow",
     "completed": "green",
     "running": "blue",
+    "resting": "blue",
     "failed": "red",
     "interrupted": "yellow",
 }

@@ -163,22 +163,17 @@ class Job:
             opened.push_async_callback(source.close)
             target = await self._peers.target(options)
             opened.push_async_callback(target.close)
-            infos = (
-                await source.open(),
-                await target.open(create=options.create_target, create_params=options.create_target_params),
-            )
-            checkpoints = await Checkpoints.read(source, target, infos, self.id.base, options)
-            replication = Replication(
+            replication = await Replication.begin(
                 source,
                 target,
+                self.id.base,
                 options,
-                checkpoints,
                 refused=self._note_refusal,
                 moved=self._stirred.set,
                 recorder=recorder,
             )
-            self._show(replication, checkpoints, None)
-            return await self._run_watched(replication, checkpoints, source)
+            self._show(replication, replication.checkpoints, None)
+            return await self._run_watched(replication, replication.checkpoints, source)
 
     async def _run_watched(
         self, replication: Replication, checkpoints: Checkpoints, source: Peer

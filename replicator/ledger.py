@@ -86,17 +86,17 @@ class Ledger:
     async def session(
         self, replication_id: str, options: Options, user: str | None = None
     ) -> AsyncIterator[Record]:
-        """One run of a replication, from before its ends are opened until it ends, however it does."""
-        row = SessionRow("", "running", now_ms())
+        """One run of a replication, from before its ends are opened until it ends, however it does. One that
+        was resting goes on."""
         about = dumps(_description(options, user))
-        number, session = await self.commit(lambda batch: _begin(batch, replication_id, about, row))
-        written = _Written(number, session, row)
+        begun_ms = now_ms()
+        written = await self.commit(lambda batch: _begin(batch, replication_id, about, begun_ms))
 
         async def write(taken: Taken) -> None:
             await self.commit(lambda batch: _store(batch, written, taken, limits))
 
         limits = self._limits()
-        record = Record(row, limits, write)
+        record = Record(written.row, limits, write)
         try:
             yield record
         except asyncio.CancelledError:
@@ -110,7 +110,7 @@ class Ledger:
             with contextlib.suppress(CouchliteError):
                 await record.end("failed", "internal error, see the log")
             raise
-        await record.end("completed", None)
+        await record.end("resting" if options.continuous else "completed", None)
 
     async def commit(self, function: Callable[[Batch], Any]) -> Any:
         """Run `function` in a batch and commit it; those of one moment commit together."""
@@ -224,8 +224,8 @@ def _check_format(batch: Batch) -> int:
     return FORMAT_VERSION if stored is None else from_u64(stored)
 
 
-def _begin(batch: Batch, name: str, about: bytes, row: SessionRow) -> tuple[int, int]:
-    """The number of a replication, and that of its new session."""
+def _begin(batch: Batch, name: str, about: bytes, begun_ms: int) -> _Written:
+    """What is to be written of a new session, or of the one that was resting."""
     known = batch.get(LedgerSpace.REPLICATIONS, name.encode())
     if known is None:
         next_number = batch.get(LedgerSpace.META, b"next")
@@ -234,24 +234,31 @@ def _begin(batch: Batch, name: str, about: bytes, row: SessionRow) -> tuple[int,
     else:
         number = decode_fields(known)[0]
     batch.put(LedgerSpace.REPLICATIONS, name.encode(), encode_fields([number, about]))
-    summary = _summary(batch, number)
-    summary.sessions += 1
-    summary.begun_ms = summary.begun_ms or row.begun_ms
-    summary.active_ms = row.begun_ms
-    batch.put(LedgerSpace.SUMMARIES, u64(number), summary.encode())
-    session = _next_row(batch, LedgerSpace.SESSIONS, number)
-    _interrupt(batch, number)
+    last = next(iter(batch.scan(LedgerSpace.SESSIONS, *_range_of(number), reverse=True)), None)
+    before = None if last is None else SessionRow.decode(last[1])
+    session = 0 if last is None else from_u64(last[0][8:])
+    if last is not None and before is not None and before.state == "running":
+        # Its process has died: only the newest run can still be running.
+        before.state = "interrupted"
+        batch.put(LedgerSpace.SESSIONS, last[0], before.encode())
+    if before is not None and before.state == "resting":
+        row = before
+        row.state, row.ended_ms = "running", None
+    else:
+        row = SessionRow("", "running", begun_ms)
+        session += 1
+        _count_session(batch, number, begun_ms)
     batch.put(LedgerSpace.SESSIONS, row_key(number, session), row.encode())
     _keep_newest(batch, LedgerSpace.SESSIONS, number, SESSIONS_KEPT)
-    return number, session
+    return _Written(number, session, row)
 
 
-def _interrupt(batch: Batch, number: int) -> None:
-    """Only the newest run of a replication can still be running."""
-    last = next(iter(batch.scan(LedgerSpace.SESSIONS, *_range_of(number), reverse=True)), None)
-    if last is not None and (row := SessionRow.decode(last[1])).state == "running":
-        row.state = "interrupted"
-        batch.put(LedgerSpace.SESSIONS, last[0], row.encode())
+def _count_session(batch: Batch, number: int, begun_ms: int) -> None:
+    summary = _summary(batch, number)
+    summary.sessions += 1
+    summary.begun_ms = summary.begun_ms or begun_ms
+    summary.active_ms = begun_ms
+    batch.put(LedgerSpace.SUMMARIES, u64(number), summary.encode())
 
 
 def _store(batch: Batch, written: _Written, taken: Taken, limits: Limits) -> None:

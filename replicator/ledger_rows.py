@@ -97,7 +97,8 @@ class SessionRow:
 
     id: str
     state: str
-    """running, completed, stopped (by somebody), failed, or interrupted: its process has died."""
+    """running, resting (until there are changes), completed, stopped (by somebody), failed, or interrupted:
+    its process has died."""
     begun_ms: int
     ended_ms: int | None = None
     reason: str | None = None

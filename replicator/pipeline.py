@@ -118,7 +118,7 @@ class Replication:
         self._source = source
         self._target = target
         self._options = options
-        self._checkpoints = checkpoints
+        self.checkpoints = checkpoints
         self._refused = refused
         self._moved = moved
         self._recorder = recorder or Unrecorded()
@@ -167,9 +167,9 @@ class Replication:
         except BaseExceptionGroup as group:
             raise _first(group) from None
         await self._checkpoint()
-        if not self._options.use_checkpoints and self.progress.highest_seq != self._checkpoints.start_seq:
+        if not self._options.use_checkpoints and self.progress.highest_seq != self.checkpoints.start_seq:
             return {"use_checkpoints": False}
-        return self._checkpoints.record
+        return self.checkpoints.record
 
     async def _pump(self) -> None:
         count = self._options.worker_processes
@@ -194,7 +194,7 @@ class Replication:
 
     async def _read_changes(self) -> None:
         size = self._options.worker_batch_size
-        start = self._checkpoints.start_seq
+        start = self.checkpoints.start_seq
         async with contextlib.aclosing(self._source.changes(start, self._options.query)) as pages:
             async for page in pages:
                 for at in range(0, len(page.changes), size) or (0,):
@@ -363,8 +363,8 @@ class Replication:
     async def _checkpoint(self) -> None:
         seq = self.progress.through_seq
         await self._recorder.flush(seq)
-        if self._options.use_checkpoints and seq != self._checkpoints.committed_seq:
-            await self._checkpoints.write(seq, self.progress.stats)
+        if self._options.use_checkpoints and seq != self.checkpoints.committed_seq:
+            await self.checkpoints.write(seq, self.progress.stats)
         self._moved()
 
 

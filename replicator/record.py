@@ -123,7 +123,9 @@ class Record:
 
     def began(self, session_id: str, start_seq: Seq) -> None:
         self._row.id = session_id
-        self._row.start_seq = self._row.end_seq = start_seq
+        self._row.end_seq = start_seq
+        if self._row.start_seq is None:
+            self._row.start_seq = start_seq
 
     def wrote(self, docs: Sequence[Doc]) -> None:
         self._counts.written += len(docs)

@@ -202,6 +202,27 @@ async def test_a_run_whose_process_died_is_found_interrupted(tmp_path: Path) -> 
     first.close()
 
 
+async def test_a_continuous_run_that_rested_goes_on(ledger: Ledger) -> None:
+    options = Options(OPTIONS.source, OPTIONS.target, continuous=True)
+    for number in range(3):
+        async with ledger.session("r1", options) as record:
+            record.began(f"session {number}", number)
+            assert ledger.show("r1")["state"] == "running"
+            record.wrote(docs(number, 1))
+            await record.flush(number + 1)
+        assert ledger.show("r1")["state"] == "resting"
+    shown = ledger.show("r1")
+    [session] = shown["sessions"]
+    assert (shown["runs"], shown["written"], session["written"]) == (1, 3, 3)
+    assert (session["id"], session["start_seq"], session["end_seq"]) == ("session 2", 0, 3)
+    with pytest.raises(PeerFailure):
+        async with ledger.session("r1", options):
+            raise PeerFailure("error", "lost")
+    async with ledger.session("r1", options):
+        pass
+    assert [row["state"] for row in ledger.show("r1")["sessions"]] == ["resting", "failed"]
+
+
 @pytest.mark.parametrize(
     ("error", "state", "reason"),
     [
