@@ -85,6 +85,8 @@ def run(
         with engine.read() as reader:
             oldest_kept = _first_body_since(reader, time.time() - retention.seconds)
     needs = UndoNeeds(int((time.time() - retention.undo_seconds) * 1000))
+    with engine.read() as reader:
+        needs.update(reader)
     _drop_bodies(engine, writer, _Kept(retention, oldest_kept, needs), task, done, gently)
     done.blob_bytes_freed = _sweep_blobs(engine, writer, blobs)
     done.store_bytes_freed = engine.reclaim()

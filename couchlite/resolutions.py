@@ -232,20 +232,30 @@ def obstacle(reader: Reader, entry: Resolution) -> Conflict | NotFound | None:
     if entry.undone_by is not None:
         return Conflict("It was undone already.")
     try:
-        found = conflicts.inspect(reader, entry.id)
-    except NotFound:
-        return NotFound("The document is gone.")
-    leaves = {leaf.rev for leaf in (*found.leaves, *found.deleted_leaves)}
-    if entry.into not in leaves:
-        return Conflict(f"The document was changed since: {entry.into} is no leaf any more.")
-    moved_on = [rev for rev in entry.closed if rev not in leaves]
-    if moved_on:
-        return Conflict(f"The document was changed since: {_listed(moved_on)} is no leaf any more.")
-    for rev in entry.leaves:
-        node = found.document.tree.find(rev)
-        if node is None or node.info is None or not node.info.body:
-            return NotFound(f"The body of {rev} is gone: it was compacted.")
+        _closed_branches(conflicts.inspect(reader, entry.id), entry)
+    except (Conflict, NotFound) as error:
+        return error
     return None
+
+
+def _closed_branches(found: Inspection, entry: Resolution) -> list[tuple[Node, Node]]:
+    """Each leaf that was merged, and the leaf that was put on top of it.
+
+    :raises Conflict: the document was changed since. :raises NotFound: it is gone, or a body is.
+    """
+    leaves = {leaf.rev: leaf for leaf in (*found.leaves, *found.deleted_leaves)}
+    onto = (entry.into, *entry.closed)
+    moved_on = [rev for rev in onto if rev not in leaves]
+    if moved_on:
+        raise Conflict(f"The document was changed since: {_listed(moved_on)} is no leaf any more.")
+    branches = []
+    for rev, closing in zip(entry.leaves, onto, strict=True):
+        leaf = leaves[closing]
+        node = leaf.parent
+        if node is None or node.rev != rev or node.info is None or not node.info.body:
+            raise NotFound(f"The body of {rev} is gone: it was compacted.")
+        branches.append((node, leaf))
+    return branches
 
 
 def plan_undo(reader: Reader, codec: BodyCodec, number: int, *, by: str | None = None) -> Plan:
@@ -256,20 +266,18 @@ def plan_undo(reader: Reader, codec: BodyCodec, number: int, *, by: str | None =
     """
     entry = _undoable(reader, number)
     found = conflicts.inspect(reader, entry.id)
-    tree = found.document.tree
     restored = []
-    for rev, parent in zip(entry.leaves, (entry.into, *entry.closed), strict=True):
-        node, onto = tree.find(rev), tree.find(parent)
-        assert node is not None and onto is not None
+    for node, onto in _closed_branches(found, entry):
         revision = _kept(reader, codec, found, node)
         edit = Edit(
             entry.id,
-            path=(parent,),
+            path=(onto.rev,),
             fields=jsontext.loads(revision.body),
             body=revision.body,
             attachments=_carried(revision.attachments),
         )
-        _date_attachments(edit, _kept(reader, codec, found, onto).attachments)
+        if edit.attachments:
+            _date_attachments(edit, _kept(reader, codec, found, onto).attachments)
         restored.append(edit)
     undoing = entry._replace(using="undo", by=by, time_ms=int(time.time() * 1000), undoes=number)
     return Plan(entry.id, tuple(found.revs), tuple(restored), undoing)
