@@ -25,8 +25,8 @@ from replicator.ledger_rows import LedgerSpace
 
 from ..store.helpers import graft
 
-FLIPS_ANYWHERE = 60
-FLIPS_THAT_COUNT = 140
+FLIPS_ANYWHERE = 30
+FLIPS_THAT_COUNT = 100
 NO_DATA = {"lock.mdb", "beacon"}
 """Files that say how processes share the others, and are made anew."""
 DESIGN = {
@@ -43,6 +43,10 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _fill(server.create("notes"))
         server.create("other").put({"_id": "only"})
         server.config.set("log", "level", "warning")
+    ledger = LmdbEnvironment(path / LEDGER, LedgerSpace, create=True)
+    rows = [(number.to_bytes(8, "big"), b"row" * number) for number in range(50)]
+    ledger.write(lambda batch: batch.put_all(LedgerSpace.SESSIONS, rows))
+    ledger.close()
     return path
 
 

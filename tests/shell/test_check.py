@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from couchlite import Server
 
+from ..crash.client import Client
 from .running import served
 
 
@@ -18,13 +20,33 @@ def check(data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_all_is_well_beside_a_running_server(tmp_path: Path) -> None:
-    with served(tmp_path, "--workers", "1") as server:
+    with served(tmp_path, "--workers", "2") as server:
         assert server.request("PUT", "/a").status == 201
-        for number in range(30):
-            assert server.request("PUT", f"/a/{number}", {"n": number}).status == 201
-        done = check(tmp_path / "data")
-        assert (done.returncode, done.stdout, done.stderr) == (0, "all is well\n", "")
+        stop = threading.Event()
+        writers = [threading.Thread(target=_write, args=(server.port, at, stop)) for at in range(2)]
+        for writer in writers:
+            writer.start()
+        try:
+            for _ in range(3):
+                done = check(tmp_path / "data")
+                assert (done.returncode, done.stdout, done.stderr) == (0, "all is well\n", "")
+        finally:
+            stop.set()
+            for writer in writers:
+                writer.join()
         assert server.request("PUT", "/a/afterwards", {}).status == 201
+
+
+def _write(port: int, writer: int, stop: threading.Event) -> None:
+    with Client(port) as client:
+        rev = ""
+        number = 0
+        while not stop.is_set():
+            number += 1
+            docs = [{"_id": f"{writer}-{number}-{at}", "pad": "x" * 500} for at in range(20)]
+            assert client.ask("POST", "/a/_bulk_docs", {"docs": docs}).status == 201
+            body = {"_rev": rev, "n": number} if rev else {"n": number}
+            rev = client.ask("PUT", f"/a/counter{writer}", body).json["rev"]
 
 
 def test_damage_is_told_and_the_exit_code_is_1(tmp_path: Path) -> None:
