@@ -54,6 +54,18 @@ assert.deepEqual(fetched.rows.map(row => row.doc?.number ?? row.error ?? row.val
 const revisions = await orders.fetchRevs({keys: ['bulk-007']});
 assert.equal(revisions.rows[0].value.rev, stored[7].rev);
 
+// Functions of a design document: update, show and list.
+await orders.insert({
+  views: {by_number: {map: 'function (doc) { if (doc.number < 3) emit(doc.number, doc._id) }'}},
+  updates: {set: 'function (doc, req) { var set = JSON.parse(req.body); doc[set.name] = set.value; return [doc, {json: set}] }'},
+  shows: {title: 'function (doc, req) { return req.query.greeting + " " + doc.customer }'},
+  lists: {csv: 'function () { start({headers: {"Content-Type": "text/csv"}}); var row; while (row = getRow()) send(row.key + "," + row.value + "\\n") }'},
+}, '_design/tools');
+assert.deepEqual(await orders.atomic('tools', 'set', 'bulk-001', {name: 'sent', value: true}), {name: 'sent', value: true});
+assert.equal((await orders.get('bulk-001')).sent, true);
+assert.equal(await orders.show('tools', 'title', 'order 1', {greeting: 'Hello'}), 'Hello Ada');
+assert.equal(await orders.viewWithList('tools', 'by_number', 'csv', {descending: true, limit: 2}), '2,bulk-002\n1,bulk-001\n');
+
 // Attachments, of text and of bytes, as buffers and as streams.
 const picture = Buffer.from(Array.from({length: 70_000}, (_, at) => (at * 7919) % 251));
 const attached = await orders.attachment.insert('order 1', 'label.png', picture, 'image/png', {rev: paid.rev});
