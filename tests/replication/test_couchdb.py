@@ -4,11 +4,13 @@ both directions. Afterwards both ends have the same leaves, winners, histories a
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import AsyncIterator
 
 import pytest
 
 from .databases import Couch, contents, couch, fill, graft
+from .faults import line
 
 # Several processes may run the tests against one CouchDB.
 A, B = (f"couchlite-test-{os.getpid()}-{letter}" for letter in "ab")
@@ -45,3 +47,19 @@ async def test_both_ends_are_equal(
     status, told = await both[runner].replicate(*ends, create_target=True, use_bulk_get=bulk)
     assert status == 200 and told["history"][0]["docs_written"] == told["history"][1]["docs_written"] + 1
     assert await contents(target, B) == await contents(both[source], A)
+
+
+async def test_a_cut_off_attachment_of_couchdb_goes_on_where_it_broke(server: Couch, couchdb: Couch) -> None:
+    content = random.Random(1).randbytes(3_000_000)
+    await couchdb.ask("PUT", f"/{A}")
+    path = f"/{A}/doc/a%20video"
+    status, _ = await couchdb.ask("PUT", path, content, headers={"Content-Type": "video/mp4"})
+    assert status == 201
+    async with line(couchdb.url) as (connection, url):
+        connection.bytes_max = 500_000
+        source = couchdb.endpoint(A) | {"url": f"{url}/{A}"}
+        options = {"create_target": True, "retries_per_request": 2}
+        status, told = await server.replicate(source, server.endpoint("copy"), **options)
+        assert status == 200, told
+        assert connection.lost >= 6 and connection.came < 1.4 * len(content)
+    assert await contents(server, "copy") == await contents(couchdb, A)
