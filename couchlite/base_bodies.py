@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from . import conflicts, edits, keys, reads, records
+from . import conflicts, keys, reads, records, stored_documents
 from .document import AttachmentEdit, Edit
-from .edits import Context, Prepared
 from .engine import Reader, Space
+from .prepared_edits import Context, Prepared
 from .records import AttachmentInfo, RevInfo
 from .revision import Rev
 from .revtree import Node, RevTree
@@ -57,7 +57,7 @@ def _store(txn: WriteTxn, context: Context, prepared: Prepared) -> bool:
     node = next((node for node in _without_body(tree) if node.rev == edit.path[0]), None)
     if node is None or not _find_attachments(txn.kv, tree, edit):
         return False
-    info, _size = edits.store_body(txn, context, prepared, node.rev)
+    info, _size = stored_documents.store_body(txn, context, prepared, node.rev)
     node.info = RevInfo(info.body, info.deleted, 0, is_merge_base=True)
     txn.kv.put(
         Space.DOCS, key, records.encode_doc(doc_id, records.decode_head(record), records.encode_tree(tree))
@@ -79,7 +79,7 @@ def _find_attachments(reader: Reader, tree: RevTree, edit: Edit) -> bool:
 
 
 def _attachments(reader: Reader, tree: RevTree) -> Iterable[AttachmentInfo]:
-    for number in sorted(edits.bodies(tree)):
+    for number in sorted(stored_documents.bodies(tree)):
         frame = reader.get(Space.BODIES, records.u64(number))
         if frame is not None and records.has_attachments(frame):
             yield from records.decode_body(frame)[2]

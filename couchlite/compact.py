@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import edits, keys, records
+from . import keys, records, stored_documents
 from .blobs import BlobStore
 from .config import Config
 from .conflicts import merge_bases
@@ -155,7 +155,7 @@ class _DropFromPage:
                 doc_id = keys.id_of(txn.kv, Space.DOCS, key)
                 txn.kv.put(Space.DOCS, key, records.encode_doc(doc_id, head, records.encode_tree(tree)))
             for number in numbers:
-                edits.delete_body(txn, number)
+                stored_documents.delete_body(txn, number)
             dropped += len(numbers)
         return dropped
 

@@ -49,6 +49,7 @@ from .file_lock import FileLock
 from .index import Indexes
 from .merging import Merged, Rules
 from .partitions import PartitionCounts
+from .prepared_edits import Context, prepare_all
 from .records import State
 from .resolution_log import Resolution
 from .resolutions import DELETE, Plan
@@ -147,7 +148,7 @@ class Database:
 
         self.codec = BodyCodec(dictionary, max(state.newest_codec, compression.PLAIN))
         self.writer = Writer(engine, entry.name, committed, partitioned=self.is_partitioned)
-        self._context = edits.Context(self.codec, self.blobs)
+        self._context = Context(self.codec, self.blobs)
 
     # reading
 
@@ -297,7 +298,7 @@ class Database:
         self._check_room(edit_list)
         self._check_partitions(edit_list)
         self.stage_attachments(edit_list)
-        prepared = edits.prepare_all(edit_list, self.codec, new_edits=True)
+        prepared = prepare_all(edit_list, self.codec, new_edits=True)
         most = self._partition_bytes_max() if self.is_partitioned else 0
         future = self.writer.submit(
             lambda txn: edits.new_edits(txn, context, prepared, partition_bytes_max=most)
@@ -310,7 +311,7 @@ class Database:
         self._check_room(edit_list)
         self._check_partitions(edit_list)
         self.stage_attachments(edit_list)
-        prepared = edits.prepare_all(edit_list, self.codec, new_edits=False)
+        prepared = prepare_all(edit_list, self.codec, new_edits=False)
         future = self.writer.submit(lambda txn: edits.replicated_edits(txn, context, prepared))
         return _then_discard(future, edit_list)
 
@@ -431,7 +432,7 @@ class Database:
         """Take over bodies of merge bases that are lacking here; how many were. Each edit names its revision
         as its path; see base_bodies.store."""
         context = self._context
-        prepared = edits.prepare_all(edit_list, self.codec, new_edits=False)
+        prepared = prepare_all(edit_list, self.codec, new_edits=False)
         return self.writer.submit(lambda txn: base_bodies.store(txn, context, prepared))
 
     def resolutions(self, doc_id: str | None = None) -> Iterator[Resolution]:

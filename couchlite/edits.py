@@ -1,118 +1,27 @@
-"""The two ways to write a document: `new_edit` checks the parent, `replicated_edits` graft a history.
+"""The two ways to write a document: `new_edits` check the parent, `replicated_edits` graft a history.
 
 Functions of a WriteTxn. They decide before they write: a Conflict is raised before the first put. What can
-be done outside the transaction (parsing, hashing, compressing) is in `prepare`, so that it costs no writer
-any time. Semantics: couch_db:update_docs and couch_db_updater:merge_rev_tree.
+be done outside the transaction is in prepared_edits.py, what both ways write in stored_documents.py.
+Semantics: couch_db:update_docs and couch_db_updater:merge_rev_tree.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
-from . import compression, first_edits, keys, partitions, reads, records
-from .blobs import BlobStore
-from .compression import BodyCodec
-from .document import AttachmentEdit, Edit
+from . import first_edits, keys, partitions, reads, records, stored_documents
+from .document import Edit
 from .engine import Space
-from .errors import BadRequest, Conflict, CouchliteError, MissingStub, PartitionOverflow
+from .errors import Conflict, CouchliteError, MissingStub, PartitionOverflow
 from .first_edits import FirstEdit
-from .records import AttachmentInfo, DocHead, RevInfo
-from .revision import Rev, new_rev
+from .prepared_edits import Context, Prepared, revision_of
+from .records import DocHead, RevInfo
+from .revision import Rev
 from .revtree import Node, RevTree
 from .writer import WriteTxn
 
 Result = Rev | CouchliteError
-
-DIGEST_MAX_BYTES = 128
-GENERATION_MAX = 10**100
-"""Of a revision that a peer made. Its text is kept in a field of 255 bytes; real ones take 35."""
-
-
-COMPRESSED_BESIDE_MIN = 100
-"""So many edits are worth another thread: the compression of their bodies costs a fifth of what they do."""
-
-
-@dataclass(slots=True)
-class Prepared:
-    """An edit with its body compressed and, where no stub keeps it from being known, its new revision."""
-
-    edit: Edit
-    codec: int
-    data: bytes
-    rev: Rev | None
-    is_full: bool = False
-    """Its document belongs to a partition that must not grow."""
-
-
-@dataclass(slots=True, frozen=True)
-class Context:
-    """What the edits of one database need beside the transaction."""
-
-    codec: BodyCodec
-    blobs: BlobStore
-
-
-def prepare_all(edits: Sequence[Edit], codec: BodyCodec, *, new_edits: bool) -> list[Prepared]:
-    """Compress the bodies and compute the revisions. Attachments with data must be staged already.
-
-    :raises BadRequest: two attachments of one name, or a revision that is too long.
-    """
-    if len(edits) < COMPRESSED_BESIDE_MIN:
-        return [Prepared(edit, *codec.encode(edit.body), _rev(edit, new_edits=new_edits)) for edit in edits]
-    encoding = codec.start_encoding([edit.body for edit in edits])
-    revs = [_rev(edit, new_edits=new_edits) for edit in edits]
-    return [
-        Prepared(edit, number, data, rev)
-        for edit, (number, data), rev in zip(edits, encoding.result(), revs, strict=True)
-    ]
-
-
-def _rev(edit: Edit, *, new_edits: bool) -> Rev | None:
-    """The revision that an edit makes; None where a stub must be looked up first."""
-    parent = edit.path[0] if edit.path else None
-    if not new_edits and parent is not None:
-        _check_size(parent)
-    attachments = edit.attachments
-    if not attachments:
-        return new_rev(deleted=edit.deleted, parent=parent, body=edit.fields) if new_edits else parent
-    if len({attachment.name for attachment in attachments}) < len(attachments):
-        raise BadRequest("Duplicate attachments")
-    for attachment in attachments:
-        if new_edits:
-            attachment.revpos = attachment.revpos if attachment.stub else None
-        elif attachment.revpos is None:
-            attachment.revpos = 0
-    if not new_edits:
-        return parent
-    if any(attachment.stub for attachment in attachments):
-        return None
-    return revision_of(edit, parent)
-
-
-def _check_size(rev: Rev) -> None:
-    if len(rev.digest) > DIGEST_MAX_BYTES or abs(rev.generation) > GENERATION_MAX:
-        raise BadRequest("Invalid rev format")
-
-
-def revision_of(edit: Edit, parent: Rev | None) -> Rev:
-    """The revision that an edit on top of `parent` makes; its attachments are staged or stored."""
-    return new_rev(
-        deleted=edit.deleted,
-        parent=parent,
-        body=edit.fields,
-        attachments=[_identity(attachment) for attachment in edit.attachments],
-    )
-
-
-def _identity(attachment: AttachmentEdit) -> tuple[str, str, bytes]:
-    if attachment.stored is not None:
-        return attachment.stored.name, attachment.stored.content_type, attachment.stored.md5
-    assert attachment.staged is not None, "attachments are staged before they are hashed"
-    return attachment.name, attachment.content_type, attachment.staged.md5
-
 
 # --- interactive edits
 
@@ -154,7 +63,7 @@ def new_edits(
         except (Conflict, PartitionOverflow) as error:
             results[at] = error
     first_edits.store(txn, first)
-    _learn_dictionary(txn, context)
+    stored_documents.learn_dictionary(txn, context)
     return results
 
 
@@ -215,12 +124,12 @@ def new_edit(txn: WriteTxn, context: Context, prepared: Prepared) -> Rev:
                 raise Conflict()
             rev = _resolved_revision(txn, prepared, parent, head.body)
             _check_room(prepared, head.size)
-            info, size = store_body(txn, context, prepared, rev)
+            info, size = stored_documents.store_body(txn, context, prepared, rev)
             tree, stemmed = records.extend_chain(chain, rev.digest, info, txn.state.revs_limit)
             for number in stemmed:
-                delete_body(txn, number)
+                stored_documents.delete_body(txn, number)
             flags = records.HAS_TREE | (records.DELETED if info.deleted else 0)
-            _put_document(txn, id_bytes, head, flags, info.body, size, rev, tree)
+            stored_documents.put_document(txn, id_bytes, head, flags, info.body, size, rev, tree)
             return rev
     return _extend_tree(txn, context, prepared, record, head, parent)
 
@@ -239,16 +148,20 @@ def require_stored(txn: WriteTxn, edit: Edit) -> None:
 
 def _first_edit(txn: WriteTxn, context: Context, prepared: Prepared, id_bytes: bytes) -> Rev:
     edit = prepared.edit
-    if any(attachment.stub for attachment in edit.attachments):
-        raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
+    _refuse_stubs(edit)
     if edit.path:
         raise Conflict()
     assert prepared.rev is not None
     _check_room(prepared, 0)
-    info, size = store_body(txn, context, prepared, prepared.rev)
-    flags = records.DELETED if edit.deleted else 0
-    _put_document(txn, id_bytes, None, flags, info.body, size, prepared.rev, b"")
+    _store_single(txn, context, prepared, id_bytes, prepared.rev)
     return prepared.rev
+
+
+def _store_single(txn: WriteTxn, context: Context, prepared: Prepared, id_bytes: bytes, rev: Rev) -> None:
+    """Store a document new here with its only revision: no tree is needed."""
+    info, size = stored_documents.store_body(txn, context, prepared, rev)
+    flags = records.DELETED if info.deleted else 0
+    stored_documents.put_document(txn, id_bytes, None, flags, info.body, size, rev, b"")
 
 
 def _recreate(txn: WriteTxn, context: Context, prepared: Prepared, record: bytes, head: DocHead) -> Rev:
@@ -257,8 +170,7 @@ def _recreate(txn: WriteTxn, context: Context, prepared: Prepared, record: bytes
     edit = prepared.edit
     if not head.flags & records.DELETED or edit.deleted:
         raise Conflict()
-    if any(attachment.stub for attachment in edit.attachments):
-        raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
+    _refuse_stubs(edit)
     winner = Rev.parse(head.rev.decode())
     rev = revision_of(edit, winner)
     return _append_to_tree(txn, context, prepared, record, head, (rev, winner))
@@ -288,10 +200,10 @@ def _append_to_tree(
     if tree.merge(path, _Unwritten(prepared)) != "new_leaf":
         raise Conflict()
     _check_room(prepared, replaced)
-    _stem(txn, tree)
+    stored_documents.stem(txn, tree)
     leaf = next(node for node in tree.leaves() if isinstance(node.info, _Unwritten))
-    leaf.info, _size = store_body(txn, context, prepared, path[0])
-    put_tree(txn, prepared.edit.id.encode(), head, tree)
+    leaf.info, _size = stored_documents.store_body(txn, context, prepared, path[0])
+    stored_documents.put_tree(txn, prepared.edit.id.encode(), head, tree)
     return path[0]
 
 
@@ -312,6 +224,16 @@ def _resolve_stubs(txn: WriteTxn, edit: Edit, body_number: int) -> None:
             if info is None or attachment.revpos not in (None, info.revpos):
                 raise _missing_stub(edit, attachment.name)
             attachment.stored = info
+
+
+def _refuse_stubs(edit: Edit) -> None:
+    """For an edit without a revision whose attachments its stubs could stand for.
+
+    :raises MissingStub:
+    """
+    for attachment in edit.attachments:
+        if attachment.stub:
+            raise _missing_stub(edit, attachment.name)
 
 
 def _missing_stub(edit: Edit, name: str) -> MissingStub:
@@ -342,7 +264,7 @@ def replicated_edits(txn: WriteTxn, context: Context, edits: Sequence[Prepared])
         first.clear()
         graft(txn, context, doc_id, groups[at])
     first_edits.store(txn, first)
-    _learn_dictionary(txn, context)
+    stored_documents.learn_dictionary(txn, context)
 
 
 def graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepared]) -> None:
@@ -351,31 +273,22 @@ def graft(txn: WriteTxn, context: Context, id_bytes: bytes, group: list[Prepared
     key = keys.find(txn.kv, Space.DOCS, id_bytes)
     record = None if key is None else txn.kv.get(Space.DOCS, key)
     if record is None and len(group) == 1 and len(group[0].edit.path) == 1:
-        _graft_single(txn, context, id_bytes, group[0])
+        _refuse_stubs(group[0].edit)
+        _store_single(txn, context, group[0], id_bytes, group[0].edit.path[0])
         return
     head = None if record is None else records.decode_head(record)
     tree = RevTree.empty() if record is None else records.decode_tree(record)
     for prepared in group:
         tree.merge(prepared.edit.path, _Unwritten(prepared))
-    _stem(txn, tree)
+    stored_documents.stem(txn, tree)
     unwritten = [node for node in tree.nodes() if isinstance(node.info, _Unwritten)]
     for node in unwritten:
         taken: Prepared = node.info.prepared
         _resolve_stubs_from_path(txn, taken.edit, node)
-        info, _size = store_body(txn, context, taken, node.rev)
+        info, _size = stored_documents.store_body(txn, context, taken, node.rev)
         node.info = info if node.is_leaf else RevInfo(info.body, info.deleted, 0)
     if unwritten or record is None or tree.to_runs() != records.decode_tree(record).to_runs():
-        put_tree(txn, id_bytes, head, tree)
-
-
-def _graft_single(txn: WriteTxn, context: Context, id_bytes: bytes, prepared: Prepared) -> None:
-    """A document new here whose one known revision comes alone: no tree is needed."""
-    edit = prepared.edit
-    if any(attachment.stub for attachment in edit.attachments):
-        raise _missing_stub(edit, next(a.name for a in edit.attachments if a.stub))
-    info, size = store_body(txn, context, prepared, edit.path[0])
-    flags = records.DELETED if edit.deleted else 0
-    _put_document(txn, id_bytes, None, flags, info.body, size, edit.path[0], b"")
+        stored_documents.put_tree(txn, id_bytes, head, tree)
 
 
 def _resolve_stubs_from_path(txn: WriteTxn, edit: Edit, node: Node) -> None:
@@ -399,205 +312,3 @@ class _Unwritten(NamedTuple):
     @property
     def body(self) -> int:
         return 0
-
-
-# --- what both share
-
-
-def store_body(txn: WriteTxn, context: Context, prepared: Prepared, rev: Rev) -> tuple[RevInfo, int]:
-    """Write a revision's body and attachments; what the tree keeps of it, and its size."""
-    edit = prepared.edit
-    attachments = _attachment_infos(txn, context, edit, rev) if edit.attachments else ()
-    state = txn.state
-    state.last_body += 1
-    frame = records.encode_body(prepared.codec, prepared.data, attachments)
-    txn.kv.append(Space.BODIES, records.u64(state.last_body), frame)
-    size = len(edit.body) + sum(info.length for info in attachments)
-    state.stored_bytes += len(frame) + sum(info.length for info in attachments)
-    return RevInfo(state.last_body, edit.deleted, size), size
-
-
-def _attachment_infos(txn: WriteTxn, context: Context, edit: Edit, rev: Rev) -> tuple[AttachmentInfo, ...]:
-    """Adopt the staged data. In JSON order, which is also how they are shown."""
-    infos = []
-    for attachment in edit.attachments:
-        if attachment.stored is not None:
-            infos.append(attachment.stored)
-            continue
-        staged = attachment.staged
-        assert staged is not None
-        txn.state.blob_bytes += context.blobs.adopt(txn.kv, staged)
-        identity_length = staged.identity_length
-        if staged.encoding and attachment.identity_length is not None:
-            identity_length = attachment.identity_length
-        revpos = rev.generation if attachment.revpos is None else attachment.revpos
-        infos.append(
-            AttachmentInfo(
-                attachment.name,
-                attachment.content_type,
-                revpos,
-                staged.md5,
-                staged.length,
-                identity_length,
-                staged.encoding,
-                staged.key,
-            )
-        )
-    return tuple(infos)
-
-
-def _stem(txn: WriteTxn, tree: RevTree) -> None:
-    """Cut every branch to the database's limit, and join trees that turned out to be one; bodies that are no
-    longer referred to go."""
-    leaves = tree.leaves()
-    if len(leaves) == 1 and leaves[0].generation <= txn.state.revs_limit:
-        return
-    before = bodies(tree)
-    tree.stem(txn.state.revs_limit)
-    for number in before - bodies(tree):
-        delete_body(txn, number)
-
-
-def bodies(tree: RevTree) -> set[int]:
-    """The numbers of all bodies that a tree's revisions have."""
-    return {node.info.body for node in tree.nodes() if node.info is not None} - {0}
-
-
-def put_tree(txn: WriteTxn, id_bytes: bytes, head: DocHead | None, tree: RevTree) -> None:
-    """Write a document's record from its whole tree, with all that follows from it."""
-    leaves = tree.sorted_leaves(_is_deleted)
-    winner = leaves[0]
-    live = sum(not leaf.info.deleted for leaf in leaves)
-    flags = records.DELETED if winner.info.deleted else 0
-    if len(leaves) > 1:
-        flags |= records.BRANCHED
-    if live > 1:
-        flags |= records.CONFLICTED
-    encoded = b""
-    if len(leaves) > 1 or winner.parent is not None:
-        flags |= records.HAS_TREE
-        encoded = records.encode_tree(tree)
-    size = sum(leaf.info.size for leaf in leaves)
-    if flags & records.CONFLICTED:
-        _note_conflict(txn, id_bytes, live)
-    elif head is not None and head.flags & records.CONFLICTED:
-        _end_conflict(txn, id_bytes)
-    _put_document(txn, id_bytes, head, flags, winner.info.body, size, winner.rev, encoded)
-
-
-def _is_deleted(info: RevInfo) -> bool:
-    return info.deleted
-
-
-def _note_conflict(txn: WriteTxn, id_bytes: bytes, leaves: int) -> None:
-    key = keys.allot(txn.kv, Space.CONFLICTS, id_bytes)
-    known = txn.kv.get(Space.CONFLICTS, key)
-    since_ms = int(time.time() * 1000) if known is None else records.decode_fields(known)["since_ms"]
-    txn.kv.put(Space.CONFLICTS, key, records.encode_fields({"leaves": leaves, "since_ms": since_ms}))
-
-
-def _end_conflict(txn: WriteTxn, id_bytes: bytes) -> None:
-    key = keys.find(txn.kv, Space.CONFLICTS, id_bytes)
-    if key is not None:
-        txn.kv.delete(Space.CONFLICTS, key)
-        keys.forget(txn.kv, Space.CONFLICTS, key)
-
-
-def _put_document(
-    txn: WriteTxn,
-    id_bytes: bytes,
-    head: DocHead | None,
-    flags: int,
-    body: int,
-    size: int,
-    rev: Rev,
-    tree: bytes,
-) -> None:
-    """The document's record, its place in the sequence index, and the counters: always these together."""
-    state, kv = txn.state, txn.kv
-    state.update_seq += 1
-    if id_bytes.startswith(b"_design/"):
-        state.design_seq = state.update_seq
-    txn.seq_counts.add(state.update_seq)
-    if head is not None:
-        kv.delete(Space.SEQS, records.u64(head.seq))
-        txn.seq_counts.remove(head.seq)
-        _count(state, head.flags, -1)
-        state.external_bytes -= head.size
-    _count(state, flags, 1)
-    state.external_bytes += size
-    if txn.partitions is not None:
-        if head is not None:
-            txn.partitions.remove(id_bytes, head.flags, head.size)
-        txn.partitions.add(id_bytes, flags, size)
-    rev_text = str(rev).encode()
-    kv.append(
-        Space.SEQS, records.u64(state.update_seq), records.encode_seq_row(flags, body, rev_text, id_bytes)
-    )
-    record = records.encode_doc(id_bytes, DocHead(flags, state.update_seq, body, size, rev_text), tree)
-    key = keys.allot(kv, Space.DOCS, id_bytes)
-    kv.put(Space.DOCS, key, record)
-    if head is None:
-        txn.ranks.add(key, 0 if flags & records.DELETED else 1)
-    elif (head.flags ^ flags) & records.DELETED:
-        txn.ranks.add(key, -1 if flags & records.DELETED else 1)
-
-
-def delete_document(txn: WriteTxn, id_bytes: bytes, key: bytes, head: DocHead) -> None:
-    """Remove a document that has no revision left."""
-    state, kv = txn.state, txn.kv
-    kv.delete(Space.SEQS, records.u64(head.seq))
-    txn.seq_counts.remove(head.seq)
-    kv.delete(Space.DOCS, key)
-    keys.forget(kv, Space.DOCS, key)
-    if head.flags & records.CONFLICTED:
-        _end_conflict(txn, id_bytes)
-    _count(state, head.flags, -1)
-    if not head.flags & records.DELETED:
-        txn.ranks.add(key, -1)
-    state.external_bytes -= head.size
-    if txn.partitions is not None:
-        txn.partitions.remove(id_bytes, head.flags, head.size)
-    state.update_seq += 1
-    if id_bytes.startswith(b"_design/"):
-        state.design_seq = state.update_seq
-
-
-def delete_body(txn: WriteTxn, number: int) -> None:
-    """Remove a body that no revision refers to any more; its attachments are swept at compaction."""
-    frame = txn.kv.get(Space.BODIES, records.u64(number))
-    if frame is not None:
-        attachments = records.decode_body(frame)[2]
-        txn.state.stored_bytes -= len(frame) + sum(info.length for info in attachments)
-        txn.kv.delete(Space.BODIES, records.u64(number))
-
-
-def _count(state: records.State, flags: int, difference: int) -> None:
-    if flags & records.DELETED:
-        state.deleted_count += difference
-    else:
-        state.doc_count += difference
-
-
-def _learn_dictionary(txn: WriteTxn, context: Context) -> None:
-    """Train a body dictionary when the database has become large enough for the next one."""
-    known = txn.state.newest_codec - compression.PLAIN
-    if known >= len(compression.TRAIN_AT_BODIES) or txn.state.last_body < compression.TRAIN_AT_BODIES[known]:
-        return
-    samples = []
-    for _key, frame in txn.kv.scan(Space.BODIES, reverse=True):
-        codec, data, _attachments = records.decode_body(frame)
-        samples.append(context.codec.decode(codec, data))
-        if len(samples) >= compression.TRAIN_SAMPLES:
-            break
-    number = txn.state.newest_codec + 1
-    dictionary = compression.train(samples)
-    if dictionary is None:
-        dictionary = b"".join(samples)[-compression.DICTIONARY_SIZE_BYTES :] or b"{}"
-    txn.kv.put(Space.META, records.dictionary_key(number), dictionary)
-    txn.state.newest_codec = number
-
-    def use() -> None:
-        context.codec.newest = number
-
-    txn.after_commit.append(use)

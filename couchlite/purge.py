@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from . import edits, keys, records
+from . import keys, records, stored_documents
 from .engine import Reader, Space
 from .revision import Rev
 from .writer import WriteTxn
@@ -30,16 +30,16 @@ def _purge_document(txn: WriteTxn, id_bytes: bytes, revs: Sequence[Rev]) -> list
         return []
     head = records.decode_head(record)
     tree = records.decode_tree(record)
-    before = edits.bodies(tree)
+    before = stored_documents.bodies(tree)
     removed = tree.remove(revs)
     if not removed:
         return []
-    for number in before - edits.bodies(tree):
-        edits.delete_body(txn, number)
+    for number in before - stored_documents.bodies(tree):
+        stored_documents.delete_body(txn, number)
     if tree.leaves():
-        edits.put_tree(txn, id_bytes, head, tree)
+        stored_documents.put_tree(txn, id_bytes, head, tree)
     else:
-        edits.delete_document(txn, id_bytes, key, head)
+        stored_documents.delete_document(txn, id_bytes, key, head)
     return removed
 
 

@@ -27,10 +27,10 @@ from . import conflicts, edits, jsontext, resolution_log
 from .compression import BodyCodec
 from .conflicts import Inspection
 from .document import AttachmentEdit, Edit, Revision
-from .edits import Context, Prepared
 from .engine import Reader
 from .errors import BadRequest, Conflict, MissingStub, NotFound
 from .member_order import arranged
+from .prepared_edits import Context, Prepared, prepare_all, revision_of
 from .records import AttachmentInfo
 from .resolution_log import Resolution
 from .revision import Rev
@@ -318,12 +318,12 @@ class UndoNeeds:
 
 def prepare(plan: Plan, codec: BodyCodec) -> list[Prepared]:
     """What can be done outside the transaction: hash and compress. Attachments must be staged."""
-    prepared = edits.prepare_all(plan.edits, codec, new_edits=True)
+    prepared = prepare_all(plan.edits, codec, new_edits=True)
     histories = [(_rev(one), *one.edit.path) for one in prepared]
     if plan.entry.undoes is not None and histories[0] != max(histories):
         # Of leaves of one generation the greater digest wins. One more revision lets the former winner win.
         first = prepared[0]
-        histories[0] = (edits.revision_of(first.edit, histories[0][0]), *histories[0])
+        histories[0] = (revision_of(first.edit, histories[0][0]), *histories[0])
     return [
         replace(one, rev=history[0], edit=replace(one.edit, path=history))
         for one, history in zip(prepared, histories, strict=True)
