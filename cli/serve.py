@@ -7,12 +7,14 @@ import errno
 import os
 import ssl
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
 from couchlite.config_defaults import Sections
 from couchlite.directory_lock import DirectoryLock
 from couchlite.lockout import Failures
+from couchlite.presets import PRESETS, merged
 from couchlite.provision import Credentials, provision
 from couchlite.server import Server
 from couchlite.version import VERSION
@@ -24,9 +26,16 @@ from http_api.workers import Supervisor, WorkerFailed
 from .main import Failure
 
 DEFAULT_ADMIN = "admin"
+PRESETS_HELP = "\n".join(
+    (
+        "\b",
+        "Presets (settings for this run; those of --config and those set over HTTP win):",
+        *(f"  {name:<13} {preset.purpose}" for name, preset in PRESETS.items()),
+    )
+)
 
 
-@click.command("serve")
+@click.command("serve", epilog=PRESETS_HELP)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
@@ -43,6 +52,22 @@ DEFAULT_ADMIN = "admin"
     "count",
     type=click.IntRange(1, workers.WORKERS_MAX),
     help="Processes that answer requests; with 1 there is no process but this.  [default: one a core]",
+)
+@click.option(
+    "--preset",
+    "presets",
+    type=click.Choice(list(PRESETS)),
+    multiple=True,
+    help="Settings for a kind of use, see below. Can be given more than once: a later one wins.",
+)
+@click.option(
+    "--origin",
+    "origins",
+    metavar="ORIGIN",
+    multiple=True,
+    callback=lambda ctx, parameter, values: [_origin(value) for value in values],
+    help="Let web pages of this origin, such as https://app.example, use the server with their users' "
+    "credentials (CORS). Can be given more than once.",
 )
 @click.option(
     "--admin",
@@ -96,6 +121,8 @@ def command(
     bind: str | None,
     port: int | None,
     count: int | None,
+    presets: tuple[str, ...],
+    origins: list[str],
     admin: str | None,
     password: str | None,
     password_file: Path | None,
@@ -116,7 +143,7 @@ def command(
     tls = _tls(tls_cert, tls_key)
     logs.configure(log_level or "info", log_format)
     serving.raise_file_limit()
-    flags = _flags(bind, port, log_level)
+    flags = _flags(merged(presets, origins), bind, port, log_level)
     with contextlib.ExitStack() as stack:
         with Server(data_dir, started_with=flags, config_file=config_file) as server:
             stack.callback(DirectoryLock(data_dir).release)
@@ -128,6 +155,7 @@ def command(
             except OSError as error:
                 raise Failure(_address_error(f"{host}:{wanted}", error)) from error
             logs.set_level(config.text("log", "level"))
+            count = count or min(config.integer("couchlite", "workers"), workers.WORKERS_MAX)
             made_up = provision(server, administrator)
             started_with = _with_directories(flags, server)
         if made_up is not None:
@@ -144,7 +172,7 @@ def command(
             administrator=administrator,
             grace_s=grace_s,
         )
-        _run(options, count or len(os.sched_getaffinity(0)))
+        _run(options, count if count > 0 else len(os.sched_getaffinity(0)))
 
 
 def _run(options: Serving, count: int) -> None:
@@ -199,9 +227,18 @@ def _tls(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
     return context
 
 
-def _flags(bind: str | None, port: int | None, log_level: str | None) -> dict[str, dict[str, str]]:
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    if text != "*" and not (parts.scheme and parts.netloc and text == f"{parts.scheme}://{parts.netloc}"):
+        raise click.BadParameter(f"{text!r} is no origin: that is scheme://host or scheme://host:port")
+    return text
+
+
+def _flags(
+    preset: dict[str, dict[str, str]], bind: str | None, port: int | None, log_level: str | None
+) -> dict[str, dict[str, str]]:
     """What the options say, as configuration."""
-    flags: dict[str, dict[str, str]] = {"chttpd": {}, "log": {}}
+    flags = {"chttpd": {}, "log": {}, **preset}
     if bind is not None:
         flags["chttpd"]["bind_address"] = bind
     if port is not None:
@@ -211,9 +248,14 @@ def _flags(bind: str | None, port: int | None, log_level: str | None) -> dict[st
     return flags
 
 
-def _with_directories(flags: dict[str, dict[str, str]], server: Server) -> Sections:
+def _with_directories(flags: Sections, server: Server) -> Sections:
     directory = str(server.path.resolve() / "db")
     return {
         **flags,
-        "couchdb": {"uuid": server.uuid, "database_dir": directory, "view_index_dir": directory},
+        "couchdb": {
+            **flags.get("couchdb", {}),
+            "uuid": server.uuid,
+            "database_dir": directory,
+            "view_index_dir": directory,
+        },
     }

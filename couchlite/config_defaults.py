@@ -47,6 +47,7 @@ BUILT_IN: Sections = {
         "ledger_outcomes": "100000",
         "min_free_disk": "67108864",
         "show_merge_bases": "false",
+        "workers": "0",
     },
     "disk_monitor": {
         "enable": "false",

@@ -9,9 +9,7 @@ low-level server is used without its router and middlewares, which would cost a 
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -44,10 +42,10 @@ from . import (
     listings,
     lists,
     local,
-    logs,
     mango_indexes,
     node,
     partitions,
+    process_numbers,
     replication,
     replication_ledger,
     response,
@@ -281,16 +279,9 @@ class App:
 
     def tell_metrics(self) -> None:
         """Bring into the statistics what this process counts elsewhere."""
-        files = len(os.listdir("/proc/self/fd")) if sys.platform == "linux" else 0
-        counted = {
-            **self.accounts.counts,
-            **self.server.counts,
-            "open_databases": self.server.open_count,
-            "open_os_files": files,
-            "query_server.process_starts": self.functions.processes_started,
-        }
-        logged = {f"couch_log.level.{level}": count for level, count in logs.counts.items()}
-        self.metrics.set_values({f"couchdb.{name}": value for name, value in counted.items()} | logged)
+        process_numbers.tell(self.metrics, self.server, self.accounts, self.functions)
+        if self.replications is not None:
+            self.replications.tell_metrics(self.metrics)
 
     async def handle(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; never raises but for a lost connection."""

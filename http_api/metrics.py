@@ -86,18 +86,23 @@ _STATUS = {code: _COLUMN[name] for code, name in STATUS_COUNTERS.items()}
 
 
 class Metrics:
-    """:param rows: the number of processes."""
+    """:param processes: how many answer requests; each has a row, and the one that replicates one more."""
 
-    def __init__(self, rows: int) -> None:
+    def __init__(self, processes: int) -> None:
         self.started_s = time.monotonic()
-        self.processes = rows
+        self.processes = processes
+        rows = processes + 1
         self._memory = memoryview(mmap.mmap(-1, rows * _COLUMNS * 8)).cast("Q")
         self._rows = [self._memory[at * _COLUMNS : (at + 1) * _COLUMNS] for at in range(rows)]
         self._own = self._rows[0]
 
-    def be(self, row: int) -> None:
-        """Count in that row from now on."""
-        self._own = self._rows[row]
+    def be(self, worker: int) -> None:
+        """Count in the row of that worker from now on."""
+        self._own = self._rows[worker]
+
+    def be_replicator(self) -> None:
+        """Count in the last row from now on."""
+        self._own = self._rows[self.processes]
 
     def count_request(self, method: str, status: int, took_s: float) -> None:
         own = self._own

@@ -8,6 +8,7 @@ away stops nothing.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -21,9 +22,13 @@ from couchlite.server import Server
 from replicator import Here, Ledger, Limits, LocalRequests, Peers, Scheduler
 from replicator.documents import is_replicator
 
+from .metrics import Metrics
+
 if TYPE_CHECKING:
     from .request import Request
 
+JOBS = "couch_replicator.jobs."
+"""The names of their statistics begin so."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 Answer = tuple[int, dict[str, Any]]
@@ -55,6 +60,10 @@ class Replications(Protocol):
         """A replicator database may have something to do."""
         ...
 
+    def tell_metrics(self, metrics: Metrics) -> None:
+        """Bring into the statistics what the jobs of this process are doing."""
+        ...
+
     async def close(self) -> None: ...
 
 
@@ -76,6 +85,7 @@ class InProcess:
         peers = Peers(server, accounts, functions, here)
         self._scheduler = Scheduler(server, peers, self.ledger, self._moves)
         self._requests = LocalRequests(server, self._scheduler, self._moves)
+        self._told: Counter[str] = Counter()
 
     @property
     def is_idle(self) -> bool:
@@ -98,6 +108,14 @@ class InProcess:
 
     def wake(self) -> None:
         """It is awake."""
+
+    def tell_metrics(self, metrics: Metrics) -> None:
+        # Counts are added, for those of a process that has ended stay in its row.
+        counts = Counter(self._scheduler.counts)
+        for name, more in (counts - self._told).items():
+            metrics.count(JOBS + name, more)
+        self._told = counts
+        metrics.set_values({JOBS + name: number for name, number in self._scheduler.numbers().items()})
 
     async def close(self) -> None:
         await self._requests.close()

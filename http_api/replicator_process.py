@@ -30,9 +30,10 @@ from couchlite.server import Server
 from couchlite.user_store import open_accounts
 from replicator import Here, Ledger, ReplicationError
 
-from . import logs, memory
+from . import logs, memory, process_numbers
+from .metrics import Metrics
 from .replication_service import LOOPBACK, Answer, InProcess
-from .serving import SIGNALS, Serving, Shared
+from .serving import HOUSEKEEPING_S, SIGNALS, Serving, Shared
 
 SOCKET_NAME = "replicator.channel"
 IDLE_S = 60.0
@@ -100,6 +101,9 @@ class Remote:
             for _ in range(ATTEMPTS):
                 if await self._ask({"ask": "wake"}, await self._connect(START_S)) is not None:
                     return
+
+    def tell_metrics(self, metrics: Metrics) -> None:
+        """The process does, in a row of its own."""
 
     async def close(self) -> None:
         """The process is the supervisor's to end."""
@@ -174,14 +178,29 @@ async def _run(serving: Serving, shared: Shared) -> None:
     functions = FunctionPool(lambda: Limits.of(server.config))
     here = Here("http" if serving.tls is None else "https", {serving.host, *LOOPBACK}, serving.port)
     service = InProcess(server, accounts, functions, here)
+    shared.metrics.be_replicator()
+
+    def tell() -> None:
+        process_numbers.tell(shared.metrics, server, accounts, functions)
+        service.tell_metrics(shared.metrics)
+
+    telling = asyncio.create_task(_keep_telling(tell))
     try:
         async with Channel(server.path / "run" / SOCKET_NAME, service) as channel:
             await channel.serve(told_to_stop)
     finally:
+        telling.cancel()
         await service.close()
+        tell()
         await functions.close()
         accounts.close()
         server.close()
+
+
+async def _keep_telling(tell: Callable[[], None]) -> None:
+    while True:
+        tell()
+        await asyncio.sleep(HOUSEKEEPING_S)
 
 
 class Channel:

@@ -19,6 +19,7 @@ import asyncio
 import logging
 import random
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
@@ -46,6 +47,8 @@ REMOTE_IDLE_S = 5.0
 """One from another server keeps its feed until others wait for its place, and then so long."""
 TICK_S = 1.0
 
+COUNTS = ("adds", "crashes", "duplicate_adds", "removes", "starts", "stops")
+
 Answer = tuple[int, dict[str, Any]]
 """A status, and the body of an answer."""
 
@@ -72,6 +75,8 @@ class Scheduler:
         self._running: dict[Job, asyncio.Task[None]] = {}
         self._crashed: dict[Job, asyncio.TimerHandle] = {}
         self._asleep = Sleepers(server, peers, moves, self._make_due)
+        self.counts: Counter[str] = Counter(dict.fromkeys(COUNTS, 0))
+        """What has happened to jobs so far, under CouchDB's names."""
         self._closed = False
         self._ticking = asyncio.create_task(self._tick())
 
@@ -98,7 +103,11 @@ class Scheduler:
             return 200, {"ok": True, "_local_id": name}
         assert options is not None and isinstance(found, ReplicationId)
         self._check_owner(found.text, principal)
-        job = self._jobs.get(found.text) or self.add(found, options, Origin(principal.name))
+        job = self._jobs.get(found.text)
+        if job is None:
+            job = self.add(found, options, Origin(principal.name))
+        else:
+            self.counts["duplicate_adds"] += 1
         result = job.result
         if options.continuous:
             return 202, {"ok": True, "_local_id": found.text}
@@ -152,6 +161,17 @@ class Scheduler:
         """Those that run, resting or not, as _active_tasks lists them."""
         return [job.task() for job in self._jobs.values() if job.state == "running"]
 
+    def numbers(self) -> dict[str, int]:
+        """How many jobs are `running`, resting or not, how many wait for their turn (`pending`), how many
+        have `crashed` and wait to be tried again; and the `total`."""
+        states = Counter(job.state for job in self._jobs.values())
+        return {
+            "running": states["running"],
+            "pending": states["pending"],
+            "crashed": states["crashing"],
+            "total": len(self._jobs),
+        }
+
     def find(self, name: str) -> Job | None:
         return self._jobs.get(name)
 
@@ -181,13 +201,14 @@ class Scheduler:
             completed=completed,
         )
         self._jobs[replication.text] = job
+        self.counts["adds"] += 1
         self._make_due(job)
         return job
 
     async def remove(self, job: Job) -> None:
         """End a job where it is, with a last checkpoint."""
         if self._jobs.get(job.id.text) is job:
-            del self._jobs[job.id.text]
+            self._forget(job)
         self._due.pop(job, None)
         self._asleep.remove(job)
         self._forget_timer(job)
@@ -201,6 +222,10 @@ class Scheduler:
         self._ticking.cancel()
         self._asleep.close()
         await asyncio.gather(*[self.remove(job) for job in list(self._jobs.values())])
+
+    def _forget(self, job: Job) -> None:
+        if self._jobs.pop(job.id.text, None) is not None:
+            self.counts["removes"] += 1
 
     # turns
 
@@ -238,6 +263,7 @@ class Scheduler:
             del self._due[job]
             if job.state != "running":
                 job.admit()
+                self.counts["starts"] += 1
             self._running[job] = asyncio.create_task(self._run(job))
 
     async def _run(self, job: Job) -> None:
@@ -254,7 +280,7 @@ class Scheduler:
             self._running.pop(job, None)
             job.crashes = 0
             if record is not None:
-                self._jobs.pop(job.id.text, None)
+                self._forget(job)
                 if not job.result.done():
                     job.result.set_result(record)
             elif self._jobs.get(job.id.text) is job:
@@ -265,11 +291,12 @@ class Scheduler:
 
     def _ended_badly(self, job: Job, error: CouchliteError) -> None:
         self._running.pop(job, None)
+        self.counts["crashes"] += 1
         job.crash(error, self._setting("health_threshold"))
         if not job.options.continuous:
             job.disappoint(error)
         if job.origin.doc_id is None and not job.options.continuous:
-            self._jobs.pop(job.id.text, None)
+            self._forget(job)
         elif self._jobs.get(job.id.text) is job:
             wait_s = min(RETRY_MIN_S * 2 ** min(job.crashes - 1, 30), RETRY_MAX_S) * random.uniform(
                 0.75, 1.25
@@ -281,6 +308,7 @@ class Scheduler:
         if running is not None:
             running.cancel()
             await asyncio.wait((running,))
+        self.counts["stops"] += job.state == "running"
         job.rest()
 
     async def _tick(self) -> None:

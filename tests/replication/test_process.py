@@ -126,3 +126,48 @@ def test_a_replicator_that_is_killed_in_mid_run_goes_on_from_its_checkpoint(tmp_
         assert stats["docs_written"] <= 20_000
         assert ask(server, "GET", "/_scheduler/jobs")[1]["jobs"] == []
         assert set(server.workers()) & workers == workers
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_monitors_see_what_the_jobs_do(tmp_path: Path, workers: str) -> None:
+    with served(tmp_path, "--workers", workers) as server:
+
+        def jobs() -> dict[str, int]:
+            told = ask(server, "GET", "/_node/_local/_stats/couch_replicator/jobs")[1]
+            return {name: entry["value"] for name, entry in told.items()}
+
+        assert set(jobs().values()) == {0}
+        for name in ("a", "b"):
+            ask(server, "PUT", f"/{name}")
+        asked = {"source": "a", "target": "b", "continuous": True}
+        for _ in range(2):
+            ask(server, "POST", "/_replicate", asked)
+        wait_until(lambda: jobs()["running"] == 1 and jobs()["duplicate_adds"] == 1)
+        lost = {"source": "nowhere", "target": "b", "continuous": True}
+        ask(server, "POST", "/_replicate", lost)
+        wait_until(lambda: (jobs()["crashed"], jobs()["total"]) == (1, 2))
+        prometheus = server.request("GET", "/_node/_local/_prometheus").body.decode().splitlines()
+        assert "couchdb_couch_replicator_jobs_running 1" in prometheus
+        assert "couchdb_couch_replicator_jobs_total 2" in prometheus
+        for each in (asked, lost):
+            ask(server, "POST", "/_replicate", each | {"cancel": True})
+        wait_until(lambda: jobs()["total"] == 0)
+        told = jobs()
+        assert [told[name] for name in ("running", "pending", "crashed")] == [0, 0, 0]
+        assert [told[name] for name in ("adds", "removes", "duplicate_adds")] == [2, 2, 1]
+        assert told["starts"] >= 2 and told["crashes"] >= 1
+
+
+def test_what_the_replicator_writes_is_counted_too(tmp_path: Path) -> None:
+    with served(tmp_path, "--workers", "2") as server:
+
+        def inserts() -> int:
+            answer = ask(server, "GET", "/_node/_local/_stats/couchdb/document_inserts/value")
+            return int(answer[1])
+
+        for name in ("a", "b"):
+            ask(server, "PUT", f"/{name}")
+        ask(server, "POST", "/a/_bulk_docs", {"docs": [{} for _ in range(50)]})
+        wait_until(lambda: inserts() >= 50)
+        ask(server, "POST", "/_replicate", {"source": "a", "target": "b"})
+        wait_until(lambda: inserts() >= 100)
