@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BadRequest, CouchliteError
-from ..jsontext import dumps
+from ..revision import external_term
 from .normal_form import normalize
 from .terms import term_text
 
@@ -128,9 +128,40 @@ def parse_definition(value: Any) -> dict[str, Any]:
     return {"fields": fields, "partial_filter_selector": partial}
 
 
-def generated_name(value: Any) -> str:
-    """For an index without one; the same for the same request."""
-    return hashlib.sha1(dumps(value), usedforsecurity=False).hexdigest()
+def generated_name(wanted: Mapping[str, Any]) -> str:
+    """The name of an index, or of its design document, that was given none: the one that CouchDB would give
+    it, so that the same index made on two servers that replicate is one.
+
+    :param wanted: `index` as it was sent, and `type`, `name`, `ddoc`, `w` and `partitioned`; None where one
+        was not given.
+
+    Source: mango_idx:gen_name, a hash of Erlang's {Definition, Options}, the options in order.
+    """
+    definition = _term(wanted["index"])
+    partitioned = wanted["partitioned"]
+    options = (
+        ("ddoc", _atom("auto_name") if wanted["ddoc"] is None else _term(wanted["ddoc"])),
+        ("def", definition),
+        ("name", _atom("auto_name") if wanted["name"] is None else _term(wanted["name"])),
+        ("partitioned", _atom("db_default") if partitioned is None else _term(partitioned)),
+        ("type", _term(wanted["type"])),
+        ("w", _term(wanted["w"])),
+    )
+    pairs = b"".join([_PAIR + _atom(name) + term for name, term in options])
+    data = _VERSION + _PAIR + definition + b"l" + len(options).to_bytes(4, "big") + pairs + b"j"
+    return hashlib.sha1(data, usedforsecurity=False).hexdigest()
+
+
+_VERSION, _PAIR = b"\x83", b"h\2"
+"""Of Erlang's external term format."""
+
+
+def _term(value: Any) -> bytes:
+    return external_term(value).removeprefix(_VERSION)
+
+
+def _atom(name: str) -> bytes:
+    return b"d" + len(name).to_bytes(2, "big") + name.encode()
 
 
 def with_index(document: dict[str, Any], name: str, given: Any) -> dict[str, Any]:

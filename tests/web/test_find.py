@@ -49,6 +49,11 @@ SELECTORS: list[dict[str, Any]] = [
 ]
 
 
+C = "8f278bd56214f3e8298171a730d963ab483a9af3"
+Y = "88153f9cec344afb02b1344c0f819ae05b612a24"
+"""Names that CouchDB 3.5.0 made up."""
+
+
 @pytest.mark.parametrize("selector", SELECTORS)
 async def test_indexes_change_nothing_but_the_order(web: Site, selector: dict[str, Any]) -> None:
     await fill(web, 300)
@@ -213,3 +218,38 @@ async def test_what_is_refused(web: Site, target: str, body: Any, error: str, re
     await index(web, "n")
     reply = await web.ask("POST", f"/db/{target}", body)
     assert (reply.status, reply.json()) == (400, {"error": error, "reason": reason})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "ddoc", "name"),
+    [
+        pytest.param({"index": {"fields": ["c"]}}, C, C, id="neither"),
+        pytest.param(
+            {"index": {"fields": ["x"]}, "name": "n"},
+            "d73ecc7bed6c7368ed34588ea51420eb5caddb76",
+            "n",
+            id="a name",
+        ),
+        pytest.param(
+            {"index": {"fields": ["x"]}, "ddoc": "dd"},
+            "dd",
+            "2ea8cb1ed011603b93d84bfba34eaa4c7a20f515",
+            id="a design document",
+        ),
+        pytest.param(
+            {
+                "index": {"fields": ["y"], "partial_filter_selector": {"z": {"$gt": 5.5}}},
+                "partitioned": False,
+            },
+            Y,
+            Y,
+            id="options",
+        ),
+    ],
+)
+async def test_an_index_without_a_name_gets_couchdbs(
+    web: Site, wanted: dict[str, Any], ddoc: str, name: str
+) -> None:
+    await web.ask("PUT", "/db")
+    made = (await web.ask("POST", "/db/_index", wanted)).json()
+    assert made == {"result": "created", "id": f"_design/{ddoc}", "name": name}
