@@ -1,6 +1,6 @@
 """The ordered key-value protocol that everything above storage is written against.
 
-LMDB (`storage.py`) implements it today; a distributed engine is meant to be next. So nothing above this seam
+LMDB (`storage/`) implements it today; a distributed engine is meant to be next. So nothing above this seam
 may assume a memory map, a local path, or that many small reads are as cheap as one range scan.
 
 Rules: a reader is a snapshot and is closed before anything is awaited; a batch is applied wholly or not at

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("couchlite", "replicator", "http_api", "cli")
 """Each may import those before it."""
 HOMES = {
-    "lmdb": {"couchlite/storage.py"},
+    "lmdb": {"couchlite/storage/"},
     "cbor2": {"couchlite/records.py"},
     "orjson": {"couchlite/jsontext.py"},
     "zstandard": {"couchlite/compression.py"},

@@ -15,7 +15,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from couchlite import Database, Server, storage
+from couchlite import Database, Server
+from couchlite.storage import environment
 
 ROOT = Path(__file__).parents[2]
 DATABASE = "a"
@@ -58,8 +59,8 @@ def write(database: Database, name: str) -> None:
 
 
 def compact(database: Database) -> None:
-    storage.RECLAIM_MIN_BYTES = 1
-    storage.RECLAIM_MIN_SHARE = 0.0
+    environment.RECLAIM_MIN_BYTES = 1
+    environment.RECLAIM_MIN_SHARE = 0.0
     while True:
         database.compact().result()
         print("compacted", flush=True)

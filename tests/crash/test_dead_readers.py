@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from couchlite import Database, Server, storage
+from couchlite import Database, Server
+from couchlite.storage import environment
 
 from ..shell.running import wait_until
 from .processes import DATABASE, process
@@ -15,7 +16,7 @@ from .processes import DATABASE, process
 def test_the_store_does_not_grow_because_of_a_killed_reader(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "DEAD_READERS_CHECK_S", 0.0)
+    monkeypatch.setattr(environment, "DEAD_READERS_CHECK_S", 0.0)
     with Server(tmp_path / "data") as server:
         database = server.create(DATABASE)
         database.set_revs_limit(1)

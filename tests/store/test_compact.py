@@ -4,11 +4,12 @@ import os
 
 import pytest
 
-from couchlite import Database, Server, storage
+from couchlite import Database, Server
 from couchlite.compact import LOCK_FILE, Retention
 from couchlite.errors import NotFound
 from couchlite.file_lock import FileLock
 from couchlite.revision import Rev
+from couchlite.storage import environment
 
 from .helpers import attachment, graft, statuses
 
@@ -101,7 +102,7 @@ def test_attachments_that_nobody_refers_to_are_swept(database: Database) -> None
 def test_free_space_is_given_back_and_writes_go_on(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "RECLAIM_MIN_BYTES", 0)
+    monkeypatch.setattr(environment, "RECLAIM_MIN_BYTES", 0)
     rev = None
     for n in range(30):
         doc = {"_id": "a", "text": os.urandom(50_000).hex()} | ({"_rev": rev} if rev else {})
@@ -127,8 +128,8 @@ def test_one_compaction_at_a_time_and_it_shows(database: Database) -> None:
 def test_another_process_that_opened_the_store_before_moves_to_the_compact_copy(
     store: Server, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "RECLAIM_MIN_BYTES", 0)
-    monkeypatch.setattr(storage, "RECLAIM_MIN_SHARE", 0.0)
+    monkeypatch.setattr(environment, "RECLAIM_MIN_BYTES", 0)
+    monkeypatch.setattr(environment, "RECLAIM_MIN_SHARE", 0.0)
     history(database, "a", 50)
     read, write = os.pipe()
     child = os.fork()

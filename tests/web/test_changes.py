@@ -499,7 +499,7 @@ async def test_a_client_that_does_not_read_holds_no_transaction_and_little_memor
     request = "GET /db/_changes?include_docs=true HTTP/1.1\r\nHost: x\r\n"
     writer.write(f"{request}Authorization: Basic {CREDENTIALS}\r\n\r\n".encode())
     await asyncio.sleep(0.5)
-    assert database.engine._open_transactions == 0
+    assert database.engine.transactions == 0
     read = 0
     while chunk := await asyncio.wait_for(reader.read(1 << 20), 10):
         read += len(chunk)
