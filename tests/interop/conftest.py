@@ -63,6 +63,13 @@ def running_site(tmp_path: Path) -> Iterator[Site]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def common_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One site for the tests of a file, each of which has databases of its own."""
+    with site(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
 @pytest.fixture
 def browser(clients: None, chromium: str, tmp_path: Path) -> Iterator[Device]:
     """A page in headless Chromium."""
