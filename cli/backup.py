@@ -8,13 +8,12 @@ from pathlib import Path
 import click
 
 from couchlite.backup import Backup, back_up
-from couchlite.catalog import CATALOG_DIRECTORY
-from couchlite.errors import DataDirectoryError
 from couchlite.server import Server
 
 from .main import tell
 from .options import bytes_text, data_dir_option, json_option, print_json
 from .progress import ProgressLine
+from .stores import require_data_directory
 
 
 @click.command("backup")
@@ -29,8 +28,7 @@ def command(ctx: click.Context, target: Path, names: tuple[str, ...], data_dir: 
     Servers may go on meanwhile; each database is backed up as of one moment, with every revision, attachment
     and local document. FILE gets its name when it is whole and verified.
     """
-    if not (data_dir / CATALOG_DIRECTORY).exists():
-        raise DataDirectoryError(f"{data_dir} is no couchlite data directory")
+    require_data_directory(data_dir)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that what was begun is removed
     with ProgressLine() as progress, Server(data_dir) as server:
         done = back_up(server, target, names or None, progress=progress.show)

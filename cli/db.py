@@ -7,11 +7,12 @@ from dataclasses import asdict
 
 import click
 
+from .main import CommandGroup
 from .options import bytes_text, json_option, on_store, print_json
 from .stores import Store
 
 
-@click.group("db")
+@click.group("db", cls=CommandGroup)
 def command() -> None:
     """List, create, delete, inspect and compact databases."""
 

@@ -10,14 +10,14 @@ import click
 from couchlite.errors import CouchliteError
 from couchlite.jsontext import loads
 
-from .main import Failure
+from .main import CommandGroup, Failure
 from .options import json_option, on_store, print_json
 from .stores import HistoryEntry, Store
 
 LEAF_COLOURS = {"winner": "green", "conflict": "red", "deleted": "yellow"}
 
 
-@click.group("doc")
+@click.group("doc", cls=CommandGroup)
 def command() -> None:
     """Read and change documents. DATABASE is a database's name, ID a document's id."""
 
@@ -25,7 +25,7 @@ def command() -> None:
 @command.command()
 @click.argument("database")
 @click.argument("doc_id", metavar="ID")
-@click.option("--rev", help="This revision instead of the winning one.")
+@click.option("--rev", metavar="REV", help="This revision instead of the winning one.")
 @on_store
 @json_option
 def get(store: Store, database: str, doc_id: str, rev: str | None, as_json: bool) -> None:
@@ -37,7 +37,11 @@ def get(store: Store, database: str, doc_id: str, rev: str | None, as_json: bool
 @click.argument("database")
 @click.argument("doc_id", metavar="ID")
 @click.argument("file", type=click.File("rb"), default="-")
-@click.option("--rev", help="The revision that is replaced; not needed if it is in the document as `_rev`.")
+@click.option(
+    "--rev",
+    metavar="REV",
+    help="The revision that is replaced; not needed if it is in the document as `_rev`.",
+)
 @on_store
 @json_option
 def put(store: Store, database: str, doc_id: str, file: IO[bytes], rev: str | None, as_json: bool) -> None:
@@ -57,7 +61,7 @@ def put(store: Store, database: str, doc_id: str, file: IO[bytes], rev: str | No
 @command.command()
 @click.argument("database")
 @click.argument("doc_id", metavar="ID")
-@click.option("--rev", help="This revision instead of the winning one.")
+@click.option("--rev", metavar="REV", help="This revision instead of the winning one.")
 @on_store
 @json_option
 def delete(store: Store, database: str, doc_id: str, rev: str | None, as_json: bool) -> None:

@@ -24,8 +24,20 @@ COMMANDS = {
 }
 """Command -> what it does; the module of the same name is imported only when the command is used."""
 
+HEADINGS = {
+    "serve": "Serve",
+    "db": "Databases and documents",
+    "replicate": "Replicate",
+    "backup": "Keep safe",
+}
+"""The first command below each heading."""
+
 EXIT_CODES = {404: 3, 409: 4, 412: 4}
 """HTTP status of an error -> exit code; 1 for any other. 2 is wrong usage, as everywhere with click."""
+
+
+SENTENCE_LENGTH_MAX = 200
+"""Of what is said of a command in its group's list; it folds there."""
 
 
 class Failure(click.ClickException):
@@ -38,6 +50,23 @@ class Failure(click.ClickException):
 def tell(message: str) -> None:
     """Print a line about what went wrong."""
     click.secho(f"couchlite: {message}", fg="red", err=True)
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are listed in the order in which they are defined, each with the whole first
+    sentence of what it does."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, found.get_short_help_str(SENTENCE_LENGTH_MAX))
+                    for name, found in self.commands.items()
+                ]
+            )
 
 
 class Commands(click.Group):
@@ -54,8 +83,12 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+        names = list(COMMANDS)
+        starts = [names.index(first) for first in HEADINGS]
+        width = max(map(len, names))
+        for heading, start, stop in zip(HEADINGS.values(), starts, [*starts[1:], None], strict=True):
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), COMMANDS[name]) for name in names[start:stop]])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -1,4 +1,5 @@
-"""Options and output that the commands for databases and documents have in common."""
+"""Options and output that commands have in common: the same thing has one name, and one sentence,
+everywhere."""
 
 from __future__ import annotations
 
@@ -14,18 +15,33 @@ from couchlite.jsontext import dumps
 
 from .stores import Store, local_store
 
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-data_dir_option = click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    default=Path("couchlite-data"),
-    envvar="COUCHLITE_DATA_DIR",
-    show_default=True,
-    show_envvar=True,
-    help="Work on this data directory, whether it is being served or not.",
+user_option = click.option(
+    "--user", metavar="NAME", envvar="COUCHDB_USER", show_envvar=True, help="Who logs in to the server."
 )
+password_option = click.option(
+    "--password", envvar="COUCHDB_PASSWORD", show_envvar=True, help="With which password."
+)
+
+
+def data_directory_option(
+    purpose: str, *, default: str = "couchlite-data", variable: str = "COUCHLITE_DATA_DIR"
+) -> Decorator:
+    """`--data-dir`, with what it is for."""
+    return click.option(
+        "--data-dir",
+        type=click.Path(path_type=Path),
+        default=Path(default),
+        envvar=variable,
+        show_default=True,
+        show_envvar=True,
+        help=purpose,
+    )
+
+
+data_dir_option = data_directory_option("Work on this data directory, whether it is being served or not.")
 
 
 def place_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -35,12 +51,13 @@ def place_options(function: Callable[..., None]) -> Callable[..., None]:
     @data_dir_option
     @click.option(
         "--url",
+        metavar="URL",
         envvar="COUCHLITE_URL",
         show_envvar=True,
         help="Work on the server at this address instead, such as http://127.0.0.1:5984.",
     )
-    @click.option("--user", envvar="COUCHDB_USER", show_envvar=True, help="Who logs in to the server.")
-    @click.option("--password", envvar="COUCHDB_PASSWORD", show_envvar=True, help="With which password.")
+    @user_option
+    @password_option
     @functools.wraps(function)
     def command(**arguments: Any) -> None:
         function(**arguments)

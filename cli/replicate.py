@@ -33,7 +33,7 @@ from replicator import (
 )
 
 from .main import EXIT_CODES, Failure, tell
-from .options import json_option, print_json
+from .options import data_directory_option, json_option, print_json
 from .replication_ends import Access, Ends, place
 from .replication_progress import EXCEPTIONS_SHOWN, Bar, Display, Lines, Silent, Tally, counted, done
 
@@ -59,15 +59,15 @@ class Result:
 
 def _access_options(function: Callable[..., None]) -> Callable[..., None]:
     for end in ("target", "source"):
-        for name, text in (
-            ("proxy", "Reach the {} through this proxy."),
-            ("token", "Bearer token for the {}."),
-            ("password", "With which password."),
-            ("user", "Who logs in to the {}."),
+        for name, metavar, text in (
+            ("proxy", "URL", "Reach the {} through this proxy."),
+            ("token", None, "Bearer token for the {}."),
+            ("password", None, "With which password."),
+            ("user", "NAME", "Who logs in to the {}."),
         ):
             variable = f"COUCHLITE_{end.upper()}_{name.upper()}"
             function = click.option(
-                f"--{end}-{name}", envvar=variable, show_envvar=True, help=text.format(end)
+                f"--{end}-{name}", metavar=metavar, envvar=variable, show_envvar=True, help=text.format(end)
             )(function)
     return function
 
@@ -88,16 +88,14 @@ def _access_options(function: Callable[..., None]) -> Callable[..., None]:
 @click.option(
     "--use-checkpoints/--no-checkpoints", default=True, help="Note at both ends how far it has come, or not."
 )
+@data_directory_option("Where the databases are that are given by their names.")
 @click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    default=Path("couchlite-data"),
-    envvar="COUCHLITE_DATA_DIR",
-    show_default=True,
+    "--url",
+    metavar="URL",
+    envvar="COUCHLITE_URL",
     show_envvar=True,
-    help="Where the databases are that are given by their names.",
+    help="The server where they are instead.",
 )
-@click.option("--url", envvar="COUCHLITE_URL", show_envvar=True, help="The server where they are instead.")
 @_access_options
 @json_option
 def command(

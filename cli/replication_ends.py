@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 import click
 
 from couchlite import users
-from couchlite.catalog import CATALOG_DIRECTORY, SYSTEM_NAMES
+from couchlite.catalog import SYSTEM_NAMES
 from couchlite.config import Config
 from couchlite.errors import DataDirectoryError
 from couchlite.javascript import FunctionPool
@@ -29,6 +29,7 @@ from couchlite.server import Server
 from replicator import HttpPeer, Ledger, Limits, LocalPeer, Options, Peer, parse, tls_context
 
 from .main import Failure
+from .stores import require_data_directory
 
 URL_SCHEMES = ("http://", "https://")
 STANDALONE = "couchlite replicate"
@@ -65,8 +66,7 @@ def place(text: str, access: Access, data_dir: Path, url: str | None, what: str)
     if name in SYSTEM_NAMES:
         raise Failure(f"{name} has rules that only a server keeps: name it by an http address")
     path = Path(directory) if colon else data_dir
-    if not (path / CATALOG_DIRECTORY).exists():
-        raise Failure(f"{path} is no couchlite data directory; `couchlite serve` makes one")
+    require_data_directory(path)
     # What is here only makes the parser of replications content; a local end is described by the next.
     shown = f"file://{quote(str(path.resolve()))}/{quote(name, safe='')}/"
     return Place({"url": "http://localhost/", "shown": shown}, path, name)

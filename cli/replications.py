@@ -11,13 +11,13 @@ from urllib.parse import quote, urlencode
 
 import click
 
-from couchlite.catalog import CATALOG_DIRECTORY
 from couchlite.jsontext import dumps
 from replicator import Ledger
 
-from .main import Failure
+from .main import CommandGroup
 from .options import json_option, place_options, print_json
 from .remote_store import RemoteStore
+from .stores import require_data_directory
 from .tables import print_table
 
 COLOURS = {
@@ -86,8 +86,7 @@ def on_ledger(function: Callable[..., None]) -> Callable[..., None]:
         if url is not None:
             function(RemoteLedger(RemoteStore(url, user, password)), **arguments)
             return
-        if not (data_dir / CATALOG_DIRECTORY).exists():
-            raise Failure(f"{data_dir} is no couchlite data directory; `couchlite serve` makes one")
+        require_data_directory(data_dir)
         ledger = Ledger(data_dir)
         try:
             function(ledger, **arguments)
@@ -97,7 +96,7 @@ def on_ledger(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-@click.group("replications")
+@click.group("replications", cls=CommandGroup)
 def command() -> None:
     """Tell what replications wrote, skipped and were refused, and why."""
 
@@ -121,12 +120,14 @@ def list_(ledger: Told, as_json: bool) -> None:
 
 @command.command()
 @click.argument("replication", metavar="ID")
-@click.option("--limit", type=click.IntRange(0, ROWS_MAX), default=100, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(0, ROWS_MAX), default=100, show_default=True, help="How many of each."
+)
 @on_ledger
 @json_option
 def show(ledger: Told, replication: str, limit: int, as_json: bool) -> None:
-    """Print what replication ID is (the beginning of the id will do), its runs, and the revisions that were
-    not written, newest first."""
+    """Print a replication's runs and the revisions that were not written, newest first. The beginning of its
+    ID will do."""
     found = ledger.show(replication, limit=limit)
     if as_json:
         print_json(found)
@@ -151,7 +152,7 @@ def show(ledger: Told, replication: str, limit: int, as_json: bool) -> None:
 @on_ledger
 @json_option
 def explain(ledger: Told, doc_id: str, replication: str | None, as_json: bool) -> None:
-    """Print what each replication did with the document DOCID; where there is nothing, why that may be so."""
+    """Print what each replication did with a document; where there is nothing, why that may be so."""
     found = ledger.explain(doc_id, replication)
     if as_json:
         print_json({"doc_id": doc_id, "replications": found})

@@ -16,6 +16,8 @@ from http_api.serving import raise_file_limit
 from replicator import EndpointRefused, InvalidReplication, PeerFailure, parse_endpoint, standalone
 
 from .main import Failure
+from .options import data_directory_option, password_option, user_option
+from .service_options import config_option, log_format_option, log_level_option
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _CAUSES = {
@@ -30,27 +32,22 @@ _CAUSES = {
 @click.command("replicator")
 @click.argument("url")
 @click.option(
-    "--database", default="_replicator", show_default=True, help="Whose documents ask for replications."
-)
-@click.option("--user", envvar="COUCHDB_USER", show_envvar=True, help="Who logs in to the server.")
-@click.option("--password", envvar="COUCHDB_PASSWORD", show_envvar=True, help="With which password.")
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    default=Path("couchlite-replicator"),
-    envvar="COUCHLITE_REPLICATOR_DIR",
+    "--database",
+    metavar="NAME",
+    default="_replicator",
     show_default=True,
-    show_envvar=True,
-    help="Where the ledger of what was replicated is kept; made if it doesn't exist.",
+    help="Whose documents ask for replications.",
 )
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Settings in the form of CouchDB's local.ini, of which [replicator] and [log] matter.",
+@user_option
+@password_option
+@data_directory_option(
+    "Where the ledger of what was replicated is kept; made if it doesn't exist.",
+    default="couchlite-replicator",
+    variable="COUCHLITE_REPLICATOR_DIR",
 )
-@click.option("--log-level", type=click.Choice(list(logs.LEVELS)), default="info", show_default=True)
-@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+@config_option(", of which [replicator] and [log] matter.")
+@log_level_option("info")
+@log_format_option
 def command(
     url: str,
     database: str,

@@ -24,27 +24,22 @@ from http_api.serving import Serving, Shared
 from http_api.workers import Supervisor, WorkerFailed
 
 from .main import Failure
+from .options import data_directory_option
+from .service_options import EXISTING_FILE, config_option, log_format_option, log_level_option
 
 DEFAULT_ADMIN = "admin"
-PRESETS_HELP = "\n".join(
-    (
-        "\b",
-        "Presets (settings for this run; those of --config and those set over HTTP win):",
-        *(f"  {name:<13} {preset.purpose}" for name, preset in PRESETS.items()),
-    )
-)
 
 
-@click.command("serve", epilog=PRESETS_HELP)
-@click.option(
-    "--data-dir",
-    type=click.Path(path_type=Path),
-    default=Path("couchlite-data"),
-    envvar="COUCHLITE_DATA_DIR",
-    show_default=True,
-    show_envvar=True,
-    help="Where the data are; made if it doesn't exist.",
-)
+class ServeCommand(click.Command):
+    """Its help ends with what the presets are for."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Presets (--config and what was set over HTTP win over them)"):
+            formatter.write_dl([(name, preset.purpose) for name, preset in PRESETS.items()])
+
+
+@click.command("serve", cls=ServeCommand)
+@data_directory_option("Where the data are; made if it doesn't exist.")
 @click.option("--bind", metavar="ADDRESS", help="Address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port; 0 takes a free one.  [default: 5984]")
 @click.option(
@@ -85,27 +80,16 @@ PRESETS_HELP = "\n".join(
 )
 @click.option(
     "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=EXISTING_FILE,
     envvar="COUCHDB_PASSWORD_FILE",
     show_envvar=True,
     help="File with the administrator's password.",
 )
-@click.option(
-    "--config",
-    "config_file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Settings in the form of CouchDB's local.ini; what was set over HTTP wins over them.",
-)
-@click.option(
-    "--tls-cert",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Certificate chain (PEM).",
-)
-@click.option(
-    "--tls-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Its key (PEM)."
-)
-@click.option("--log-level", type=click.Choice(list(logs.LEVELS)), help="What to log.  [default: info]")
-@click.option("--log-format", type=click.Choice(logs.FORMATS), default="text", show_default=True)
+@config_option("; what was set over HTTP wins over them.")
+@click.option("--tls-cert", type=EXISTING_FILE, help="Certificate chain (PEM).")
+@click.option("--tls-key", type=EXISTING_FILE, help="Its key (PEM).")
+@log_level_option(None)
+@log_format_option
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="One line a request.")
 @click.option(
     "--grace",

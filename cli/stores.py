@@ -150,13 +150,21 @@ def entries(branches: list[tuple[bool, list[tuple[str, str]]]]) -> list[HistoryE
     return list(listed.values())
 
 
+def require_data_directory(path: Path) -> None:
+    """For commands that must not make a directory because its name was mistyped.
+
+    :raises DataDirectoryError: there is none.
+    """
+    if not (path / CATALOG_DIRECTORY).exists():
+        raise DataDirectoryError(f"{path} is no couchlite data directory; `couchlite serve` makes one")
+
+
 @contextmanager
 def local_store(directory: Path) -> Iterator[Store]:
     """The store of an existing data directory.
 
     :raises DataDirectoryError: there is none.
     """
-    if not (directory / CATALOG_DIRECTORY).exists():
-        raise DataDirectoryError(f"{directory} is no couchlite data directory; `couchlite serve` makes one")
+    require_data_directory(directory)
     with Server(directory) as server:
         yield LocalStore(server)
