@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .load import bulk_bodies, document, get_script, load, wrk
+from .registry import MIB
 from .servers import Couchlite, Server
-from .workloads import MIB
 
 DATABASE = "bench_growth"
 SMALL = 10_000

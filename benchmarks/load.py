@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .servers import Server
@@ -102,4 +102,17 @@ def put_script(database: str, body: str) -> str:
         "request = function() n = n + 1; return wrk.format("
         f'"PUT", "/{database}/{tag}-" .. string.format("%08d", (n * 7919) % 100000000), headers, '
         f"'{body}') end\n"
+    )
+
+
+def post_script(path: str, bodies: Sequence[Any]) -> str:
+    """POSTs of JSON to one path."""
+    listed = ",".join(f"'{json.dumps(body)}'" for body in bodies)
+    return (
+        f"local bodies = {{{listed}}}\nlocal n = 0\n"
+        "local headers = {}\n"
+        'init = function() headers["Content-Type"] = "application/json";'
+        ' headers["Authorization"] = wrk.headers["Authorization"] end\n'
+        "request = function() n = n + 1; return wrk.format("
+        f'"POST", "{path}", headers, bodies[n % #bodies + 1]) end\n'
     )
