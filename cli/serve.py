@@ -88,6 +88,13 @@ class ServeCommand(click.Command):
 @config_option("; what was set over HTTP wins over them.")
 @click.option("--tls-cert", type=EXISTING_FILE, help="Certificate chain (PEM).")
 @click.option("--tls-key", type=EXISTING_FILE, help="Its key (PEM).")
+@click.option(
+    "--fauxton-dir",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    envvar="COUCHDB_FAUXTON_DOCROOT",
+    show_envvar=True,
+    help="Folder with the files of Fauxton, CouchDB's web console, for /_utils/.",
+)
 @log_level_option(None)
 @log_format_option
 @click.option("--access-log/--no-access-log", default=True, show_default=True, help="One line a request.")
@@ -113,6 +120,7 @@ def command(
     config_file: Path | None,
     tls_cert: Path | None,
     tls_key: Path | None,
+    fauxton_dir: Path | None,
     log_level: str | None,
     log_format: str,
     access_log: bool,
@@ -155,6 +163,7 @@ def command(
             access_log=log_format if access_log else None,
             administrator=administrator,
             grace_s=grace_s,
+            fauxton_dir=fauxton_dir,
         )
         _run(options, count if count > 0 else len(os.sched_getaffinity(0)))
 

@@ -125,7 +125,16 @@ BUILT_IN: Sections = {
     },
     "couch_passwords_cache": {"enable": "true", "max_idle": "600000", "max_objects": "10000"},
     "cors": {"credentials": "false", "headers": "", "methods": "", "origins": ""},
-    "csp": {"attachments_enable": "true", "attachments_header_value": "sandbox"},
+    "csp": {
+        "attachments_enable": "true",
+        "attachments_header_value": "sandbox",
+        "utils_enable": "true",
+        "utils_header_value": (
+            "child-src 'self' data: blob:; default-src 'self'; img-src 'self' data:; font-src 'self'; "
+            "script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+            "frame-src https://blog.couchdb.org;"
+        ),
+    },
     "x_frame_options": {"hosts": "", "same_origin": "false"},
     "uuids": {"algorithm": "sequential", "max_count": "1000", "utc_id_suffix": ""},
     "attachments": {

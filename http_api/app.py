@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from aiohttp import web
 
@@ -54,6 +55,7 @@ from . import (
     scheduler,
     session,
     updates,
+    utils,
     views,
 )
 from .access import (
@@ -97,6 +99,7 @@ SERVER_ROUTES = {
         {"GET": session.who_am_i, "POST": session.log_in, "DELETE": session.log_out},
     ),
     "_up": Route(anyone, "GET,HEAD", {"GET": root.up}),
+    "_utils": Route(anyone, "GET,HEAD", {"GET": utils.get}),
     "_uuids": Route(anyone, "GET", {"GET": root.uuids}),
     "_all_dbs": Route(root.lister, "GET,HEAD", {"GET": root.all_dbs}),
     "_dbs_info": Route(root.lister, "GET,HEAD,POST", {"GET": root.dbs_info, "POST": root.dbs_info_of}),
@@ -254,6 +257,7 @@ class App:
         metrics: Metrics | None = None,
         access_log: AccessLog | None = None,
         replications: Replications | None = None,
+        fauxton_dir: Path | None = None,
     ) -> None:
         self.server = server
         self.accounts = accounts
@@ -266,6 +270,8 @@ class App:
         self._settings: tuple[object, Settings] = (None, Settings.read(server.config))
         self.replications = replications
         """Made on first need, in this process, where it isn't given."""
+        self.fauxton_dir = None if fauxton_dir is None else fauxton_dir.resolve()
+        """What /_utils/ shows."""
 
     @property
     def settings(self) -> Settings:

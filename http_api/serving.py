@@ -70,6 +70,8 @@ class Serving:
     """As given at the start: told if it is another than the one stored."""
     grace_s: float = 10.0
     """How long requests may take to finish once the server is told to stop."""
+    fauxton_dir: Path | None = None
+    """The files of CouchDB's web console."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +148,14 @@ async def _serve(
     access_log = AccessLog(serving.access_log) if serving.access_log else None
     shared.metrics.be(worker or 0)
     try:
-        app = App(server, accounts, metrics=shared.metrics, access_log=access_log, replications=replications)
+        app = App(
+            server,
+            accounts,
+            metrics=shared.metrics,
+            access_log=access_log,
+            replications=replications,
+            fauxton_dir=serving.fauxton_dir,
+        )
         listener = await listen(app, serving.host, serving.port, tls=serving.tls, reuse_port=True)
         ready()
         if not worker and has_requests(server):

@@ -161,6 +161,7 @@ SERVER = (
     Row("GET", "/", (OPEN,)),
     Row("GET", "/favicon.ico", (OPEN,), status=204),
     Row("GET", "/_up", (OPEN,)),
+    Row("GET", "/_utils/", (OPEN,), status=404),
     Row("GET", "/_up/x", (ADMIN_ONLY,)),
     Row("GET", "/_uuids", (OPEN,)),
     Row("GET", "/_session", (OPEN,)),
