@@ -21,6 +21,7 @@ COMMANDS = {
     "backup": "Back up databases, or a whole server, into one file.",
     "restore": "Restore databases, or a whole server, from a backup.",
     "check": "Verify a data directory: every index, counter, checksum and page.",
+    "doctor": "Look at a server as its clients see it, and say how to repair it.",
 }
 """Command -> what it does; the module of the same name is imported only when the command is used."""
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import time
 import urllib.error
 import urllib.request
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote
 
 from couchlite.errors import CouchliteError, NotFound
 from couchlite.jsontext import dumps, loads
 
+from .address import Address
 from .main import Failure
 from .stores import DatabaseFacts, HistoryEntry, entries
 
@@ -25,17 +25,11 @@ class RemoteStore:
     """
 
     def __init__(self, url: str, user: str | None = None, password: str | None = None) -> None:
-        parts = urlsplit(url if "://" in url else f"http://{url}")
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Failure(f"{url} is no address of a server")
-        host = parts.netloc.rpartition("@")[2]
-        self._base = urlunsplit((parts.scheme, host, parts.path.rstrip("/"), "", ""))
+        address = Address.parse(url, user, password)
+        self._base = address.base
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
-        if parts.username is not None:
-            user, password = unquote(parts.username), unquote(parts.password or "")
-        if user is not None:
-            credentials = base64.b64encode(f"{user}:{password or ''}".encode()).decode()
-            self._headers["Authorization"] = f"Basic {credentials}"
+        if address.authorization is not None:
+            self._headers["Authorization"] = address.authorization
 
     def names(self) -> list[str]:
         names: list[str] = self.ask("GET", "/_all_dbs")

@@ -188,6 +188,8 @@ class StreamSink:
         self._database = database
         self._framing = framing = FRAMINGS[options.feed]()
         self._format = RowFormat(database.tag, options, spells_seqs=framing.spells_seqs)
+        if options.feed != "normal":
+            headers = headers | response.UNBUFFERED
         self._stream = response.Stream(request, headers=headers | framing.headers)
         self._doc_options = documents.Options(flags=options.flags)
         self._keeps_text = framing.is_stateless and options.seq_interval is None

@@ -17,7 +17,7 @@ from couchlite.errors import BadRequest
 from couchlite.jsontext import dumps
 
 from .request import Request
-from .response import Stream
+from .response import UNBUFFERED, Stream
 
 GLOBAL_CHANGES = "_global_changes"
 FEEDS = ("normal", "continuous", "longpoll", "eventsource")
@@ -101,7 +101,9 @@ async def _once(request: Request, options: Options, updates: Updates) -> web.Str
 
 async def _endless(request: Request, options: Options, updates: Updates) -> web.StreamResponse:
     is_events = options.feed == "eventsource"
-    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"} if is_events else None
+    headers = dict(UNBUFFERED)
+    if is_events:
+        headers |= {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
     heartbeat = b"event: heartbeat\ndata: \n\n" if is_events else b"\n"
     stream = Stream(request, headers=headers)
     rows = updates.read()

@@ -25,6 +25,9 @@ from .request import Request
 # Rows are gathered into pieces of this size: below it, the cost of a chunk is more than that of its bytes.
 PIECE_SIZE_BYTES = 65_536
 
+UNBUFFERED = {"X-Accel-Buffering": "no"}
+"""Has nginx pass a feed on at once, which otherwise waits for pages full of it."""
+
 _ORIGIN = istr("Origin")
 _PREFER = istr("Prefer")
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
