@@ -78,11 +78,13 @@ class Child:
         process: subprocess.Popen[bytes],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
+        sender: socket.socket,
         limits: Limits,
     ) -> None:
         self._process = process
         self._reader = reader
         self._writer = writer
+        self._sender = sender
         self.limits = limits
         self.loaded: set[bytes] = set()
         """Keys of programs that it knew at some time; a hint for whom to give a call to."""
@@ -103,14 +105,17 @@ class Child:
                 cwd="/",
                 env={name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ},
             )
+        sender = ours.dup()
+        sender.setblocking(False)
         try:
             reader, writer = await asyncio.open_connection(sock=ours)
         except BaseException:
             ours.close()
+            sender.close()
             process.kill()
             process.wait()
             raise
-        return cls(process, reader, writer, limits)
+        return cls(process, reader, writer, sender, limits)
 
     async def call(self, operation: int, key: bytes, text: bytes) -> dict[str, Any]:
         """Send a request and wait for the answer.
@@ -127,9 +132,9 @@ class Child:
     async def _answer(self, *request: bytes) -> dict[str, Any]:
         try:
             async with asyncio.timeout(self.limits.wall_time_s):
-                for piece in request:
-                    self._writer.write(piece)
-                await self._writer.drain()
+                if request:
+                    loop = asyncio.get_running_loop()
+                    await loop.sock_sendall(self._sender, b"".join(request))
                 has_grown, length = ANSWER_HEAD.unpack(await self._reader.readexactly(ANSWER_HEAD.size))
                 if length > self.limits.answer_bytes:
                     raise ChildLost("it sent more than it may")
@@ -161,6 +166,7 @@ class Child:
 
     def end(self) -> None:
         self._writer.close()
+        self._sender.close()
         self._process.kill()
         self._process.wait()
 

@@ -174,11 +174,12 @@ async def test_many_may_wait_for_the_same_build(web: Site) -> None:
 async def test_a_view_that_never_ends_disturbs_nobody(web: Site) -> None:
     await fill(web, [{"_id": "a", "n": 1}], loop="function (doc) { for (;;); }")
     looping = asyncio.create_task(web.ask("GET", "/db/_design/d/_view/loop"))
+    answered = 0
     while not looping.done():
-        begun = asyncio.get_running_loop().time()
         assert (await query(web))["total_rows"] == 1
-        assert asyncio.get_running_loop().time() - begun < 3
+        answered += 1
         await asyncio.sleep(0.2)
+    assert answered > 3
     reply = looping.result()
     assert reply.status == 500 and "document a" in reply.json()["reason"]
 
