@@ -30,7 +30,7 @@ from .javascript import FunctionPool
 from .merging.resolvers import LeftAlone, Manual
 from .merging.settings import Settings
 from .resolution_log import Resolution
-from .resolving import Outcome, Resolving
+from .resolving import Outcome, Refuse, Resolving
 from .server import Server
 
 POLL_S = 1.0
@@ -63,11 +63,14 @@ class _Wanted:
 
 
 class AutomaticResolution:
-    """:param functions: run resolvers and validation functions of design documents."""
+    """:param functions: run resolvers and validation functions of design documents.
+    :param refuse: as for `Resolving`.
+    """
 
-    def __init__(self, server: Server, functions: FunctionPool) -> None:
+    def __init__(self, server: Server, functions: FunctionPool, *, refuse: Refuse | None = None) -> None:
         self._server = server
         self._functions = functions
+        self._refuse = refuse
         self._wanted: dict[str, _Wanted] = {}
         self._version = -1
         self._pending: set[str] = set()
@@ -165,7 +168,8 @@ class AutomaticResolution:
             if reason is not None:
                 outcome = Outcome(doc_id, (), Manual.name, LeftAlone(reason))
             else:
-                outcome = await Resolving(database, self._functions).resolve(doc_id, settings)
+                resolving = Resolving(database, self._functions, refuse=self._refuse)
+                outcome = await resolving.resolve(doc_id, settings)
         except NotFound:
             return  # it is no conflict any more
         except Exception:  # of one document; the others are none the worse for it

@@ -9,6 +9,7 @@ see no difference, and no feed tells of it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from . import conflicts, keys, reads, records, stored_documents
 from .document import AttachmentEdit, Edit
@@ -38,6 +39,14 @@ def lacking(reader: Reader, ids: Sequence[str]) -> dict[str, list[Rev]]:
 def _without_body(tree: RevTree) -> list[Node]:
     living = [leaf for leaf in tree.leaves() if not leaf.info.deleted]
     return [node for node in conflicts.merge_bases(living) if node.info is None or not node.info.body]
+
+
+def judged(bases: Sequence[Edit]) -> list[Edit]:
+    """Bases as validation functions are to see them, in the place of replicated edits. What a merge starts
+    from decides what comes out of it: who may not write a document may not bring its base either."""
+    return [
+        replace(edit, attachments=[replace(one, stub=False) for one in edit.attachments]) for edit in bases
+    ]
 
 
 def store(txn: WriteTxn, context: Context, prepared: Sequence[Prepared]) -> int:

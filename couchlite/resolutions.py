@@ -318,7 +318,9 @@ class UndoNeeds:
 
 def prepare(plan: Plan, codec: BodyCodec) -> list[Prepared]:
     """What can be done outside the transaction: hash and compress. Attachments must be staged."""
-    prepared = prepare_all(plan.edits, codec, new_edits=True)
+    # A database may give every edit an owner; but deletions must be the same on every server.
+    bare = [replace(edit, fields={}, body=b"{}") if edit.deleted else edit for edit in plan.edits]
+    prepared = prepare_all(bare, codec, new_edits=True)
     histories = [(_rev(one), *one.edit.path) for one in prepared]
     if plan.entry.undoes is not None and histories[0] != max(histories):
         # Of leaves of one generation the greater digest wins. One more revision lets the former winner win.

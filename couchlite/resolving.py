@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from . import document, resolution_log, validation
 from .database import Database
+from .document import Edit
 from .errors import Conflict as Moved
 from .errors import CouchliteError, NotFound
 from .javascript import FunctionPool
@@ -25,9 +26,13 @@ from .proposals import Sides
 from .resolutions import DELETE
 from .revision import Rev
 from .security import SYSTEM, Principal
+from .validation import Refusals
 
 SIZE_MAX_BYTES = 64 << 20
 """Leaves that are larger together are left to people: they would have to be in memory several times."""
+
+Refuse = Callable[[Database, Principal, Sequence[Edit]], Awaitable[Refusals]]
+"""For each of some interactive edits what refuses it, if anything does. It may complete them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +55,20 @@ class Resolving:
     :param functions: run resolvers and validation functions of design documents.
     :param principal: whose rights it is done with; by default all that validation functions let an
         administrator write.
+    :param refuse: what else there is to ask than validation functions, where a server has databases with
+        rules of its own; it asks these too.
     """
 
-    def __init__(self, database: Database, functions: FunctionPool, principal: Principal = SYSTEM) -> None:
+    def __init__(
+        self,
+        database: Database,
+        functions: FunctionPool,
+        principal: Principal = SYSTEM,
+        *,
+        refuse: Refuse | None = None,
+    ) -> None:
         self._database = database
+        self._refuse = refuse or self._ask_functions
         self._pool = functions
         self._functions = DesignFunctions(database, functions)
         self._principal = principal
@@ -110,9 +125,12 @@ class Resolving:
             plan = snapshot.plan_resolution(
                 outcome.id, outcome.leaves, content, using=outcome.resolver, by=self._principal.name
             )
-        for refusal in await validation.refusals(
-            database, plan.edits, self._principal, self._pool, new_edits=True
-        ):
+        for refusal in await self._refuse(database, self._principal, plan.edits):
             if refusal is not None:
                 raise refusal
         return await asyncio.wrap_future(await asyncio.to_thread(database.submit_plan, plan))
+
+    async def _ask_functions(
+        self, database: Database, principal: Principal, edits: Sequence[Edit]
+    ) -> Refusals:
+        return await validation.refusals(database, edits, principal, self._pool, new_edits=True)

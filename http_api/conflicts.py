@@ -28,7 +28,7 @@ from typing import Any
 
 from aiohttp import web
 
-from couchlite import document
+from couchlite import base_bodies, document
 from couchlite.conflicts import PAGE_ROWS, Branch, ConflictCounts, ConflictRow, Inspection
 from couchlite.document import Edit
 from couchlite.errors import (
@@ -55,7 +55,7 @@ from .listings import ALL, id_range
 from .request import Request, boolean, is_text, positive_integer
 from .resolvers import known_members
 from .response import Stream
-from .submission import carry_out, read_document, read_documents
+from .submission import carry_out, read_document, read_documents, refusals
 from .view_options import ViewOptions, read_options
 
 PAGE_BODIES = 32
@@ -371,6 +371,9 @@ async def _bases(request: Request) -> web.StreamResponse:
     edits = read_documents(request, docs)
     if not all(edit.path for edit in edits):
         raise BadRequest("Each document needs its revision.")
+    proposed = base_bodies.judged(edits)
+    refused = await refusals(request.app, request.database(), request.principal, proposed, new_edits=False)
+    edits = [edit for edit, refusal in zip(edits, refused, strict=True) if refusal is None]
     stored = await landed(request.database().submit_bases(edits))
     return response.json(request, 201, {"ok": True, "stored": stored})
 

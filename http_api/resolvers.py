@@ -10,6 +10,7 @@ may write a document may have its conflict resolved.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -21,10 +22,11 @@ from couchlite.merging.settings import Settings, parse_resolver
 from couchlite.proposals import describe_clash
 from couchlite.resolving import Outcome, Resolving
 
-from . import response
+from . import response, system_documents
 from .access import may_change_settings
 from .request import Request
 from .response import Stream
+from .submission import refusals
 
 _SEPARATOR = b",\r\n"
 
@@ -56,13 +58,16 @@ async def resolve_all(request: Request) -> web.StreamResponse:
         if "using" in body
         else Settings.parse(request.server.resolvers(request.database().name))
     )
-    resolving = Resolving(request.database(), request.app.functions, request.principal)
+    resolving = Resolving(
+        request.database(), request.app.functions, request.principal, refuse=partial(refusals, request.app)
+    )
     stream = Stream(request)
     await stream.write(b'{"rows":[')
     separator = b"\r\n"
     async for outcome in resolving.all(by, ids, dry_run=dry_run):
         await stream.write_all((separator, dumps(_outcome(outcome))))
         separator = _SEPARATOR
+    system_documents.written(request)
     return await stream.end(b"\r\n]}\n")
 
 

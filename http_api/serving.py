@@ -18,6 +18,7 @@ import ssl
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -40,6 +41,7 @@ from .app import App
 from .metrics import Metrics
 from .protocol import listen
 from .replication_service import LOOPBACK, InProcess, Replications, has_requests
+from .submission import refusals
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What stops a server."""
@@ -162,7 +164,8 @@ async def _serve(
             _start_replications(app, serving)
         background = [asyncio.create_task(_keep_house(app))]
         if not worker:  # in one process only
-            background.append(asyncio.create_task(AutomaticResolution(server, app.functions).run()))
+            resolution = AutomaticResolution(server, app.functions, refuse=partial(refusals, app))
+            background.append(asyncio.create_task(resolution.run()))
         user_databases = UserDatabases(server)
         following = asyncio.create_task(user_databases.run())
         compacting = asyncio.create_task(AutoCompaction(server).run())

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from couchlite import document, jsontext, partitions, users, validation
 from couchlite.config import Config
@@ -25,10 +25,14 @@ from couchlite.reads import MissingRev
 from couchlite.resolution_log import Resolution
 from couchlite.resolutions import Plan
 from couchlite.revision import Rev
+from couchlite.security import Principal
 from couchlite.validation import Refusals
 
 from . import local, system_documents
 from .request import Request
+
+if TYPE_CHECKING:
+    from .app import App
 
 IN_LOOP_MAX_EDITS = 2_000
 """To parse and hash so many takes some 20 ms. With more, a thread does it, so that other requests get their
@@ -218,26 +222,38 @@ async def carry_out(request: Request, plan: Plan) -> Resolution:
         for edit in plan.edits:
             discard(edit.attachments)
         raise
-    return await landed(done)
+    entry = await landed(done)
+    system_documents.written(request)
+    return entry
 
 
 async def _refusals(request: Request, edits: Sequence[Edit], *, new_edits: bool) -> Refusals:
-    """For each edit what refuses it before the writer is asked, if anything does."""
-    ask = partial(validation.refusals, request.database(), edits, request.principal, request.app.functions)
-    if not system_documents.concerns(request):
-        refused = await ask(new_edits=new_edits)
-        _count_refusals(request, refused)
+    return await refusals(request.app, request.database(), request.principal, edits, new_edits=new_edits)
+
+
+async def refusals(
+    app: App, database: Database, principal: Principal, edits: Sequence[Edit], *, new_edits: bool = True
+) -> Refusals:
+    """For each edit what refuses it before the writer is asked, if anything does: the rules of the users
+    database and of replicator databases, which also complete edits, and validation functions.
+
+    :raises CouchliteError: as `system_documents.refusals`.
+    """
+    ask = partial(validation.refusals, database, edits, principal, app.functions, new_edits=new_edits)
+    if not system_documents.has_rules(database, app.server.config):
+        refused = await ask()
+        _count_refusals(app, refused)
         return refused
-    by_users = await system_documents.refusals(request, edits, new_edits=new_edits)
-    by_database = await ask(new_edits=new_edits, but_for=users.VALIDATION_FUNCTION)
-    _count_refusals(request, by_database)
-    return [first or second for first, second in zip(by_database, by_users, strict=True)]
+    by_rules = await system_documents.refusals(app, database, principal, edits, new_edits=new_edits)
+    by_functions = await ask(but_for=users.VALIDATION_FUNCTION)
+    _count_refusals(app, by_functions)
+    return [first or second for first, second in zip(by_functions, by_rules, strict=True)]
 
 
-def _count_refusals(request: Request, refused: Refusals) -> None:
+def _count_refusals(app: App, refused: Refusals) -> None:
     if any(refused):
         count = sum(error is not None for error in refused)
-        request.app.metrics.count("couchdb.query_server.vdu_rejects", count)
+        app.metrics.count("couchdb.query_server.vdu_rejects", count)
 
 
 async def _write(database: Database, edits: Sequence[Edit], *, new_edits: bool) -> list[Result]:

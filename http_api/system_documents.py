@@ -11,23 +11,26 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from couchlite import users, validation
+from couchlite.config import Config
+from couchlite.database import Database
 from couchlite.document import Edit, Revision
 from couchlite.errors import Conflict, CouchliteError
 from couchlite.jsontext import dumps, loads
 from couchlite.revision import Rev, new_rev
-from couchlite.security import check_admin
+from couchlite.security import Principal, SecurityObject, check_admin
 from couchlite.snapshot import Snapshot
 from replicator import documents as replications
 
 from . import replication_service
 
 if TYPE_CHECKING:
+    from .app import App
     from .request import Request
 
 
-def is_users(request: Request) -> bool:
-    """Whether the request is about the users database."""
-    return request.database().name == users.database_name(request.server.config)
+def has_rules(database: Database, config: Config) -> bool:
+    """Whether a database has rules of its own."""
+    return replications.is_replicator(database.name) or database.name == users.database_name(config)
 
 
 def is_replicator(request: Request) -> bool:
@@ -37,7 +40,7 @@ def is_replicator(request: Request) -> bool:
 
 def concerns(request: Request) -> bool:
     """Whether the request is about a database with rules of its own."""
-    return is_replicator(request) or is_users(request)
+    return has_rules(request.database(), request.server.config)
 
 
 def check_reads_all(request: Request) -> None:
@@ -45,7 +48,7 @@ def check_reads_all(request: Request) -> None:
 
     :raises Unauthorized, Forbidden:
     """
-    if not request.principal.is_admin and is_replicator(request):
+    if not request.principal.is_admin and concerns(request):
         check_admin(request.database().security, request.principal)
 
 
@@ -84,50 +87,42 @@ def written(request: Request) -> None:
 
 
 async def refusals(
-    request: Request, edits: Sequence[Edit], *, new_edits: bool
+    app: App, database: Database, principal: Principal, edits: Sequence[Edit], *, new_edits: bool
 ) -> list[CouchliteError | None]:
-    """Complete edits as their database asks for it (hash passwords, name owners), then for each edit what
-    refuses it, if anything does.
+    """Complete edits of a database that has rules as it asks for it (hash passwords, name owners), then for
+    each edit what refuses it, if anything does.
 
     :raises NotFound: one is of another user's document. :raises Forbidden: a password is no text, or
         a document asks for no replication.
     """
-    if is_replicator(request):
-        return _replicator_refusals(request, edits)
-    if not is_users(request):
+    security, config = database.security, app.server.config
+    if replications.is_replicator(database.name):
+        for edit in edits:
+            if replications.is_ordinary(edit.id):
+                fields = replications.as_written(edit.fields, edit.deleted, security, principal, config)
+                edit.fields = dict(fields)
+                edit.body = dumps(edit.fields)
         return [None] * len(edits)
-    security, principal, config = request.database().security, request.principal, request.server.config
     for edit in edits:
         users.check_writer(edit.id, security, principal)
     for edit in edits:
         if edit.fields.get("password") is not None:
-            hashing = request.app.accounts.hashing
-            edit.fields = dict(await hashing.run(users.hash_password, edit.fields, config))
+            edit.fields = dict(await app.accounts.hashing.run(users.hash_password, edit.fields, config))
             edit.body = dumps(edit.fields)
-    with request.database().snapshot() as snapshot:
-        return [_refusal(request, snapshot, edit, new_edits) for edit in edits]
+    with database.snapshot() as snapshot:
+        return [_refusal(snapshot, edit, new_edits, security, principal) for edit in edits]
 
 
-def _replicator_refusals(request: Request, edits: Sequence[Edit]) -> list[CouchliteError | None]:
-    security, principal, config = request.database().security, request.principal, request.server.config
-    for edit in edits:
-        if replications.is_ordinary(edit.id):
-            edit.fields = dict(
-                replications.as_written(edit.fields, edit.deleted, security, principal, config)
-            )
-            edit.body = dumps(edit.fields)
-    return [None] * len(edits)
-
-
-def _refusal(request: Request, snapshot: Snapshot, edit: Edit, new_edits: bool) -> CouchliteError | None:
+def _refusal(
+    snapshot: Snapshot, edit: Edit, new_edits: bool, security: SecurityObject, principal: Principal
+) -> CouchliteError | None:
     try:
         old = validation.replaced(snapshot, edit, new_edits=new_edits)
     except Conflict:
         return None  # which the writer will say; it comes before any validation
     fields = None if old is None else loads(old.body)
-    security = request.database().security
     try:
-        users.validate(edit.id, edit.fields, edit.deleted, fields, security, request.principal)
+        users.validate(edit.id, edit.fields, edit.deleted, fields, security, principal)
     except CouchliteError as error:
         return error
     return None

@@ -29,7 +29,7 @@ ID = "_replication_id"
 STATS = "_replication_stats"
 STATE_MEMBERS = (STATE, STATE_TIME, REASON, ID, STATS)
 STATES = ("initializing", "error", "running", "pending", "crashing", "completed", "failed")
-_WITH_PASSWORD = re.compile(r"(https?://)[^:]+:.*@(.*)", re.IGNORECASE | re.DOTALL)
+_WITH_PASSWORD = re.compile(r"([a-z0-9+.-]+://)(?:[^:]*:.*|[^/@]*)@(.*)", re.IGNORECASE | re.DOTALL)
 _ENDPOINTS = ("source", "target", "proxy", "source_proxy", "target_proxy")
 _NO_OWNER = object()
 

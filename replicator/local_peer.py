@@ -12,7 +12,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from couchlite import document, jsontext, multipart, partitions, validation
+from couchlite import base_bodies, document, jsontext, multipart, partitions, validation
 from couchlite.changes_feed import ChangesFeed, FeedOptions, Page
 from couchlite.changes_filters import (
     DesignDocs,
@@ -299,7 +299,10 @@ class LocalPeer:
 
     async def store_bases(self, docs: Sequence[Doc]) -> None:
         limits = self._limits()
-        await asyncio.wrap_future(self._database.submit_bases([self._edit(doc, limits) for doc in docs]))
+        edits = [self._edit(doc, limits) for doc in docs]
+        refused = await self._refusals(self._database, base_bodies.judged(edits))
+        accepted = [edit for edit, refusal in zip(edits, refused, strict=True) if refusal is None]
+        await asyncio.wrap_future(self._database.submit_bases(accepted))
 
     async def put(self, streamed: StreamedDoc) -> Refusal | None:
         doc = streamed.doc

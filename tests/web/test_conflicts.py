@@ -346,6 +346,26 @@ async def test_validation_functions_judge_every_revision_of_a_resolution(db: Sit
     await ask(db, "POST", "/db/_conflicts/x", body, 201)
 
 
+async def test_who_may_not_write_a_document_may_not_bring_the_base_of_its_conflict(db: Site) -> None:
+    """What a merge starts from decides what comes out of it."""
+    await ask(db, "PUT", "/_users", status=201)
+    docs = [
+        {"_id": doc_id, "_revisions": {"start": 2, "ids": [digit * 32, "c" * 32]}, "text": digit}
+        for doc_id in ("x", "_design/d")
+        for digit in "ab"
+    ]
+    await ask(db, "POST", "/db/_bulk_docs", {"docs": docs, "new_edits": False}, 201)
+    function = "function (doc, old, user) { if (user.name === 'member') throw({forbidden: 'read only'}); }"
+    await ask(db, "PUT", "/db/_design/v", {"validate_doc_update": function}, 201)
+    await members_only(db)
+    data = {"f": {"stub": True, "digest": "md5-AAAAAAAAAAAAAAAAAAAAAA==", "revpos": 1}}
+    bases = [{"_id": doc_id, "_rev": f"1-{'c' * 32}", "text": "a"} for doc_id in ("x", "_design/d")]
+    more = [*bases, {"_id": "x", "_rev": f"1-{'c' * 32}", "_attachments": data}]
+    path = "/db/_conflicts/_bases"
+    assert (await ask(db, "POST", path, {"docs": more}, 201, auth=MEMBER))["stored"] == 0
+    assert (await ask(db, "POST", path, {"docs": [*reversed(more)]}, 201))["stored"] == 2
+
+
 @pytest.mark.parametrize("is_validated", [False, True])
 async def test_a_thousand_leaves_take_a_moment(db: Site, is_validated: bool) -> None:
     if is_validated:

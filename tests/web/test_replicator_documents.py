@@ -118,6 +118,7 @@ async def test_credentials_are_shown_to_the_owner_and_to_admins_only(web: Site) 
         ("objects", BOTH),
         ("urls", in_urls),
         ("proxy", BOTH | {"proxy": "http://u:s3cret@p"}),
+        ("socks", BOTH | {"source_proxy": "socks5://u:s3cret@p:1080"}),
     ):
         stored = await web.ask("PUT", f"{SHARED}/{name}", fields | DONE, auth=("ann", "ann"))
         assert stored.status == 201
@@ -166,6 +167,10 @@ async def test_what_shows_all_documents_is_for_admins(web: Site, method: str, pa
         ("HTTPS://u:p@host/db?a=b", "HTTPS://host/db?a=b"),
         ("http://u:p@w@host/db", "http://host/db"),
         ("http://u:p/w@host/db", "http://host/db"),
+        ("http://:p@host/db", "http://host/db"),
+        ("http://token@host:1/db", "http://host:1/db"),
+        ("socks5://u:p@host:1080", "socks5://host:1080"),
+        ("http://host/db?since=a@b", "http://host/db?since=a@b"),
         ("http://host:5984/db", "http://host:5984/db"),
         ("db", "db"),
     ],

@@ -110,3 +110,46 @@ async def test_all_conflicts_are_resolved_by_the_settings_or_by_one_resolver(db:
         ("two", "union", "adm"),
         ("one", "three-way", "adm"),
     ]
+
+
+ROLES_RESOLVER = "function (base, leaves) { return Object.assign({}, leaves[0], {roles: ['_admin']}) }"
+
+
+async def test_users_are_resolved_to_what_a_user_may_be(db: Site) -> None:
+    """Whatever `_design/_auth` says at the moment."""
+    await ask(db, "PUT", "/_users", status=201)
+    user = {"_id": "org.couchdb.user:eve", "name": "eve", "type": "user", "roles": []}
+    base = (await ask(db, "PUT", "/_users/org.couchdb.user:eve", user | {"password": "p"}, 201))["rev"]
+    stored = await ask(db, "GET", "/_users/org.couchdb.user:eve")
+    for digit in "ab":
+        revisions = {"start": 2, "ids": [digit * 32, base[2:]]}
+        doc = {**stored, "_rev": f"2-{digit * 32}", "_revisions": revisions, "n": digit}
+        await ask(db, "POST", "/_users/_bulk_docs", {"docs": [doc], "new_edits": False}, 201)
+    design = {"resolvers": {"r": ROLES_RESOLVER}}
+    await ask(db, "PUT", "/_users/_design/d", design, 201)
+    body = {"ids": [user["_id"]], "using": "javascript", "options": {"function": "d/r"}}
+    [row] = (await ask(db, "POST", "/_users/_conflicts/_resolve", body))["rows"]
+    assert not row["resolved"] and "No system roles" in row["reason"]
+    body |= {"using": "union", "options": {"clashes": "winner"}}
+    [row] = (await ask(db, "POST", "/_users/_conflicts/_resolve", body))["rows"]
+    assert row["resolved"]
+
+
+async def test_a_resolved_request_for_a_replication_can_be_undone(db: Site) -> None:
+    """Its deletions are everybody's, though other edits get an owner."""
+    await ask(db, "PUT", "/_replicator", status=201)
+    ends = {
+        "source": "http://127.0.0.1:9/a",
+        "target": "http://127.0.0.1:9/b",
+        "_replication_state": "failed",
+    }
+    base = (await ask(db, "PUT", "/_replicator/x", ends, 201))["rev"]
+    for digit in "ab":
+        revisions = {"start": 2, "ids": [digit * 32, base[2:]]}
+        doc = {"_id": "x", "_revisions": revisions, "n": digit, **ends}
+        await ask(db, "POST", "/_replicator/_bulk_docs", {"docs": [doc], "new_edits": False}, 201)
+    leaves = [leaf["rev"] for leaf in (await ask(db, "GET", "/_replicator/_conflicts/x"))["leaves"]]
+    done = await ask(db, "POST", "/_replicator/_conflicts/x", {"leaves": leaves, "pick": leaves[0]}, 201)
+    undo = {"resolution": done["resolution"]}
+    await ask(db, "POST", "/_replicator/_conflicts/x/_undo", undo, 201)
+    assert len((await ask(db, "GET", "/_replicator/_conflicts/x"))["leaves"]) == 2

@@ -115,6 +115,30 @@ async def test_public_fields(web: Site) -> None:
     assert {name for name in seen if not name.startswith("_")} == {"name", "colour"}
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "_find", {"selector": {}}),
+        ("POST", "_find", {"selector": {"name": "alice"}, "fields": ["derived_key"]}),
+        ("GET", "_design/d/_view/v?include_docs=true", None),
+        ("POST", "_design/d/_view/v/queries", {"queries": [{"include_docs": True}]}),
+        ("GET", "_design/d/_list/l/v?include_docs=true", None),
+        ("GET", "_conflicts/org.couchdb.user:alice", None),
+    ],
+)
+async def test_what_shows_all_members_is_for_admins(web: Site, method: str, path: str, body: Any) -> None:
+    """Also where everybody may read the database: password hashes are in there."""
+    web.server.config.set("couchdb", "users_db_security_editable", "true")
+    assert (await web.ask("PUT", "/_users/_security", {})).status == 200
+    await web.ask("PUT", ALICE, user())
+    source = "function (head, req) { let row; while (row = getRow()) send(toJSON(row)) }"
+    design = {"views": {"v": {"map": "function (doc) { emit(null) }"}}, "lists": {"l": source}}
+    assert (await web.ask("PUT", "/_users/_design/d", design)).status == 201
+    assert b"derived_key" in (await web.ask(method, f"/_users/{path}", body)).body
+    reply = await web.ask(method, f"/_users/{path}", body, auth=None)
+    assert reply.status == 401 and b"derived_key" not in reply.body
+
+
 async def test_a_conflict_is_told_before_the_rules(web: Site) -> None:
     """As in CouchDB, where validation only runs on edits that could be made."""
     await web.ask("PUT", ALICE, user())
