@@ -115,6 +115,8 @@ class ArchiveReader:
                 found = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
             except tarfile.HeaderError as error:
                 raise DamagedBackup(f"it is damaged, or no backup: {error} at byte {start}") from error
+            if found.size < 0 or not found.isreg():
+                raise DamagedBackup(f"it is no backup: what begins at byte {start} is no plain file")
             member = Member(found.name, start + _BLOCK, found.size)
             yield member
             start = member.end
@@ -131,9 +133,10 @@ class ArchiveReader:
             yield chunk
 
     def json(self, member: Member) -> Any:
+        """:raises DamagedBackup: it is no JSON."""
         try:
             return jsontext.loads(b"".join(self.chunks(member)))
-        except ValueError as error:
+        except BadRequest as error:
             raise DamagedBackup(f"{member.name} is damaged") from error
 
     def verify(self, advance: Callable[[int], None]) -> list[Member]:
@@ -163,7 +166,9 @@ class ArchiveReader:
             raise DamagedBackup("it is not whole: its end is missing")
         del sums[CHECKSUMS]
         expected = self.json(found[-1])
-        if not isinstance(expected, dict) or expected.get("sha256") != sums or expected.get("blobs") != blobs:
-            wrong = [name for name, sum_ in sums.items() if expected.get("sha256", {}).get(name) != sum_]
+        if expected != {"sha256": sums, "blobs": blobs}:
+            listed = expected.get("sha256") if isinstance(expected, dict) else None
+            known = listed if isinstance(listed, dict) else sums
+            wrong = [name for name, sum_ in sums.items() if known.get(name) != sum_]
             raise DamagedBackup(f"{', '.join(wrong) or 'its list of contents'} is damaged")
         return found

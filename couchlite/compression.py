@@ -134,11 +134,16 @@ def compressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decompressed(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """What `compressed` was given."""
+    """What `compressed` was given. :raises ValueError: this is nothing that it made."""
     decompressor = zstandard.ZstdDecompressor().decompressobj()
-    for chunk in chunks:
-        for start in range(0, len(chunk), STREAM_STEP_BYTES):
-            yield decompressor.decompress(chunk[start : start + STREAM_STEP_BYTES])
+    try:
+        for chunk in chunks:
+            for start in range(0, len(chunk), STREAM_STEP_BYTES):
+                yield decompressor.decompress(chunk[start : start + STREAM_STEP_BYTES])
+    except zstandard.ZstdError as error:
+        raise ValueError(str(error)) from error
+    if not decompressor.eof:
+        raise ValueError("it has no end")
 
 
 def train(samples: Sequence[bytes]) -> bytes | None:

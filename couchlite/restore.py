@@ -8,26 +8,31 @@ checkpoint that is known to both ends counts as far as its sequences mean anythi
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tarfile import BLOCKSIZE
 from typing import Any, BinaryIO
 
-from .archive import ArchiveReader, DamagedBackup, Member
+from .archive import CHECKSUMS, MANIFEST, ArchiveReader, DamagedBackup, Member
 from .backup import BACKUP_VERSION, Progress
 from .blobs import blob_path
 from .catalog import Catalog, Entry, validate_name
 from .compression import decompressed
 from .database import BLOBS_DIRECTORY, STORE_DIRECTORY
 from .disk import storage_failure
+from .engine import Space
 from .errors import BadRequest, DatabaseExists, NotFound
+from .page_check import examine
 from .records import FORMAT_VERSION
 from .server import Server
-from .storage import FIRST
+from .storage import FIRST, names_of
 
 _STORE = "store.mdb.zst"
+_BLOB_NAME = re.compile("[0-9a-f]{64}")
 _VOLATILE = "config\0volatile\0"
 """Settings that end with the server's run."""
 
@@ -69,7 +74,7 @@ class BackupFile:
             progress("verifying", done, self.size)
 
         members = self._archive.verify(advance)
-        self.manifest: dict[str, Any] = self._archive.json(members[0])
+        self.manifest = _understood(self._archive.json(members[0]))
         self._refuse_others()
         by_name = {member.name: member for member in members}
         self._server = by_name.get("server.json")
@@ -87,36 +92,81 @@ class BackupFile:
 
     def _databases(self, members: Mapping[str, Member]) -> list[BackedUp]:
         listed = self.manifest["databases"]
-        starts = [members[f"{one['folder']}/{_STORE}"].offset for one in listed]
-        stops = [*starts[1:], self.size]
+        stores = [members.get(f"{one['folder']}/{_STORE}") for one in listed]
+        starts = [store.offset - BLOCKSIZE for store in stores if store is not None]
+        if len(starts) < len(listed) or starts != sorted(set(starts)):
+            raise DamagedBackup(f"{MANIFEST} names other databases than there are")
         return [
-            BackedUp(one["name"], one["folder"], one["props"], start - 512, stop)
-            for one, start, stop in zip(listed, starts, stops, strict=True)
+            BackedUp(one["name"], one["folder"], one["props"], start, stop)
+            for one, start, stop in zip(listed, starts, [*starts, self.size][1:], strict=True)
         ]
 
     def server_facts(self) -> dict[str, Any] | None:
         """The identity and settings of a whole server; None in a backup of databases."""
-        return None if self._server is None else self._archive.json(self._server)
+        if self._server is None:
+            return None
+        facts: dict[str, Any] = self._archive.json(self._server)
+        if not _has(facts, {"uuid": str, "settings": dict}) or not all(
+            isinstance(value, str) for value in facts["settings"].values()
+        ):
+            raise DamagedBackup(f"{self._server.name} is damaged")
+        return facts
 
     def extract(self, database: BackedUp, path: Path, advance: Callable[[int], None]) -> None:
-        """Put a database's files into an empty folder. :raises OSError:"""
-        (path / STORE_DIRECTORY / FIRST).mkdir(parents=True)
+        """Put a database's files into an empty folder.
+
+        :raises OSError: :raises DamagedBackup: what was packed into it is no database.
+        """
+        store = path / STORE_DIRECTORY / FIRST / "data.mdb"
+        store.parent.mkdir(parents=True)
         (path / BLOBS_DIRECTORY).mkdir()
         for member in self._archive.members(database.start, database.stop):
             folder, _, name = member.name.rpartition("/")
-            if not folder.startswith(database.folder):
-                break
-            if name == _STORE:
-                target = path / STORE_DIRECTORY / FIRST / "data.mdb"
+            if (folder, name) == (database.folder, _STORE):
+                target = store
                 chunks = decompressed(self._archive.chunks(member))
-            else:
+            elif folder == f"{database.folder}/blobs" and _BLOB_NAME.fullmatch(name):
                 target = blob_path(path / BLOBS_DIRECTORY, bytes.fromhex(name))
                 target.parent.mkdir(exist_ok=True)
                 chunks = self._archive.chunks(member)
+            elif member.name == CHECKSUMS:
+                break
+            else:
+                raise DamagedBackup(f"{member.name!r} is no part of {database.name}")
             with target.open("xb") as file:
                 for chunk in chunks:
                     file.write(chunk)
             advance(member.size)
+        # LMDB may end the process over a damaged file, so no server is to open one.
+        if problems := examine(store, names_of(Space)).problems:
+            raise DamagedBackup(f"the pages of {database.name} are damaged: {problems[0]}")
+
+
+_LISTED = {"name": str, "folder": str, "props": dict}
+_LISTED_IN_MANIFEST = {
+    "couchlite_backup": int,
+    "data_format": int,
+    "byte_order": str,
+    "made_at": str,
+    "whole_server": bool,
+    "databases": list,
+}
+
+
+def _understood(manifest: Any) -> dict[str, Any]:
+    """:raises DamagedBackup: it says not what a manifest says."""
+    if not _has(manifest, _LISTED_IN_MANIFEST) or not all(
+        _has(one, _LISTED) for one in manifest["databases"]
+    ):
+        raise DamagedBackup(f"{MANIFEST} is damaged")
+    found: dict[str, Any] = manifest
+    return found
+
+
+def _has(value: Any, members: Mapping[str, type]) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(name), kind) for name, kind in members.items()
+    )
 
 
 def restore(
@@ -189,6 +239,8 @@ def _fill(backup: BackupFile, one: BackedUp, progress: Progress | None, entry: E
         backup.extract(one, path, advance)
     except OSError as error:
         raise storage_failure(error) from error
+    except ValueError as error:
+        raise DamagedBackup(f"{one.name} can't be unpacked: {error}") from error
 
 
 __all__ = ["BackupFile", "DamagedBackup", "Restored", "restore"]

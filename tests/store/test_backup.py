@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import os
 import random
+import re
+import sys
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,12 @@ import pytest
 
 from couchlite import Database, Rev, Server
 from couchlite import backup as backup_module
-from couchlite.archive import DamagedBackup
-from couchlite.backup import Backup, back_up
+from couchlite.archive import ArchiveWriter, DamagedBackup
+from couchlite.backup import BACKUP_VERSION, Backup, back_up
+from couchlite.compression import compressed
 from couchlite.document import parse
 from couchlite.errors import BadRequest, DatabaseExists, NotFound
+from couchlite.records import FORMAT_VERSION
 from couchlite.restore import BackupFile, Restored, restore
 
 from .helpers import graft
@@ -184,6 +189,80 @@ def test_a_damaged_backup_is_refused(original: Path, tmp_path: Path, kind: str) 
             assert not target.exists()
         else:
             assert kind == "flipped" and whole[offset] == 0  # what fills a block up
+
+
+_LISTED = {"name": "db", "folder": "databases/0001", "props": {}}
+_MANIFEST = {
+    "couchlite_backup": BACKUP_VERSION,
+    "data_format": FORMAT_VERSION,
+    "byte_order": sys.byteorder,
+    "made_at": "",
+    "whole_server": False,
+    "databases": [_LISTED],
+}
+_STORE = ("databases/0001/store.mdb.zst", b"".join(compressed([b"no pages" * 2000])))
+
+
+@pytest.mark.parametrize(
+    ("manifest", "members", "reason"),
+    [
+        pytest.param([], [], "couchlite-backup.json is damaged", id="a manifest of another kind"),
+        pytest.param({}, [], "couchlite-backup.json is damaged", id="an empty manifest"),
+        pytest.param(_MANIFEST | {"databases": [1]}, [], "json is damaged", id="a database that is none"),
+        pytest.param(
+            _MANIFEST | {"databases": [_LISTED | {"props": 1}]}, [_STORE], "json is damaged", id="its props"
+        ),
+        pytest.param(
+            _MANIFEST | {"databases": [_LISTED | {"name": "../x"}]}, [_STORE], "Name: '../x'", id="its name"
+        ),
+        pytest.param(_MANIFEST, [], "other databases than there are", id="a database that is not in it"),
+        pytest.param(
+            _MANIFEST | {"databases": [_LISTED] * 2}, [_STORE], "other databases than", id="the same twice"
+        ),
+        pytest.param(_MANIFEST, [_STORE], "pages of db are damaged", id="no store"),
+        pytest.param(_MANIFEST, [(_STORE[0], b"x")], "can't be unpacked", id="a store that is not packed"),
+        pytest.param(_MANIFEST, [(_STORE[0], _STORE[1][:-5])], "can't be unpacked", id="half a store"),
+        pytest.param(
+            _MANIFEST, [_STORE, ("databases/0001/../../../x", b"x")], "is no part of db", id="a way out"
+        ),
+        pytest.param(
+            _MANIFEST | {"whole_server": True, "databases": []},
+            [("server.json", b'{"uuid":5,"settings":{}}')],
+            "server.json is damaged",
+            id="no identity",
+        ),
+    ],
+)
+def test_what_was_never_a_backup_is_refused(
+    tmp_path: Path, manifest: Any, members: list[tuple[str, bytes]], reason: str
+) -> None:
+    """With sound checksums, as somebody may make it who wants more than to restore databases."""
+    path = tmp_path / "backup"
+    with path.open("w+b") as file:
+        archive = ArchiveWriter(file)
+        archive.add_json("couchlite-backup.json", manifest)
+        for name, data in members:
+            archive.add(name, [data])
+        archive.finish()
+    with pytest.raises(BadRequest, match=re.escape(reason)):
+        _restore(path, tmp_path / "target")
+    assert sorted(found.name for found in tmp_path.iterdir()) in (["backup"], ["backup", "target"])
+    if (tmp_path / "target").exists():
+        with Server(tmp_path / "target") as server:
+            assert server.names() == []
+
+
+@pytest.mark.parametrize("kind", ["a link", "a negative size"])
+def test_nothing_but_plain_files_is_in_a_backup(tmp_path: Path, kind: str) -> None:
+    member = tarfile.TarInfo("couchlite-backup.json")
+    if kind == "a link":
+        member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    else:
+        member.size = -tarfile.BLOCKSIZE
+    path = tmp_path / "backup"
+    path.write_bytes(member.tobuf(tarfile.GNU_FORMAT) + bytes(2 * tarfile.BLOCKSIZE))
+    with pytest.raises(DamagedBackup, match="no plain file"):
+        _restore(path, tmp_path / "target")
 
 
 def test_a_backup_under_load_is_of_one_moment(tmp_path: Path) -> None:
