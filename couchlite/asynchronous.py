@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
 from . import document
 from .compact import LEAVES_ONLY, Compaction, Retention
 from .database import Database
 from .errors import CouchliteError
+from .merging.rules import Rules
+from .merging.values import Merged
+from .resolution_log import Resolution
+from .revision import Rev
 
 
 class AsyncDatabase:
@@ -53,6 +57,33 @@ class AsyncDatabase:
                 yield database.describe_change(row)
             if not rows:
                 await database.feed.wait_past(at)
+
+    async def merge(self, doc_id: str, rules: Rules | None = None, *, chosen: Sequence[str] = ()) -> Merged:
+        """See Database.merge. In a thread: large documents take up to about a second."""
+        return await asyncio.to_thread(self.database.merge, doc_id, rules, chosen=chosen)
+
+    async def resolve(
+        self,
+        doc_id: str,
+        leaves: Sequence[str],
+        content: Mapping[str, Any] | str | Rules | None,
+        *,
+        chosen: Sequence[str] = (),
+        using: str | None = None,
+        by: str | None = None,
+    ) -> Resolution:
+        """See Database.resolve."""
+        return await asyncio.to_thread(
+            self.database.resolve, doc_id, leaves, content, chosen=chosen, using=using, by=by
+        )
+
+    async def undo(self, number: int, *, by: str | None = None) -> Resolution:
+        """See Database.undo."""
+        return await asyncio.to_thread(self.database.undo, number, by=by)
+
+    async def purge(self, wanted: Mapping[str, Sequence[Rev]]) -> dict[str, list[Rev]]:
+        """See Database.purge."""
+        return await asyncio.wrap_future(self.database.purge(wanted))
 
     async def compact(self, retention: Retention = LEAVES_ONLY) -> Compaction | None:
         """See Database.compact."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from couchlite import AsyncDatabase, Conflict, Database, Leaf, NotFound, Server
+from couchlite import AsyncDatabase, Conflict, Database, Leaf, NotFound, Rev, Server
 
 from .helpers import attachment, graft
 
@@ -49,6 +49,28 @@ async def test_a_feed_ends_when_its_database_is_deleted(store: Server, database:
     await asyncio.sleep(0.05)
     await asyncio.to_thread(store.delete, "notes")
     assert await asyncio.wait_for(waiting, 5) is None
+
+
+async def test_a_conflict_is_merged_resolved_and_undone(database: Database) -> None:
+    notes = AsyncDatabase(database)
+    start = await notes.put({"_id": "a", "here": 0, "there": 0})
+    here = await notes.put({"_id": "a", "_rev": start, "here": 1, "there": 0})
+    there = "2-" + "f" * 32
+    graft(database, "a", [there, start], here=0, there=1)
+    merged = await notes.merge("a")
+    assert merged.document == {"here": 1, "there": 1}
+    done = await notes.resolve("a", [here, there], merged.document, by="jan")
+    assert (notes.get("a")["_rev"], list(database.conflicts())) == (str(done.into), [])
+    await notes.undo(done.number)
+    assert [row.id for row in database.conflicts()] == ["a"]
+
+
+async def test_purging_tells_what_was_removed(database: Database) -> None:
+    notes = AsyncDatabase(database)
+    rev = Rev.parse(await notes.put({"_id": "a"}))
+    assert await notes.purge({"a": [rev]}) == {"a": [rev]}
+    with pytest.raises(NotFound):
+        notes.get("a")
 
 
 def test_a_page_of_ids_follows_the_other(database: Database) -> None:
