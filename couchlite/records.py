@@ -7,11 +7,12 @@
                  b"security", ...        JSON text
     DOCS         document id, UTF-8 (*)  document record: head, winner's revision text, tree
     SEQS         u64 update sequence     what one _changes row needs: flags, body, revision text, document id
-    BODIES       u64 body number         frame: codec, attachments, compressed JSON text without underscore
-    fields LOCAL        local id, UTF-8 (*)     u64 revision number, JSON text
-    CONFLICTS    document id (*)         CBOR {leaves, since_ms}: documents with more than one leaf that is
-    not deleted PURGES       u64 purge sequence      CBOR [document id, [revision text, ...]]
-    ATTACHMENTS  see blobs.py            RANKS  see ranks.py and seq_counts.py
+    BODIES       u64 body number         frame: codec, attachments, compressed JSON text without _fields
+    LOCAL        local id, UTF-8 (*)     u64 revision number, JSON text
+    CONFLICTS    document id (*)         CBOR {leaves, since_ms}: documents with several leaves that live
+    PURGES       u64 purge sequence      CBOR [document id, [revision text, ...]]
+    ATTACHMENTS  see blobs.py
+    RANKS        see ranks.py and seq_counts.py
     RESOLUTIONS  see resolution_log.py
 
 (*) LMDB keys are at most 511 bytes; `keys.py` keeps the order of longer ones.

@@ -1,10 +1,13 @@
 """Imports point one way, each library is imported where it belongs, and the wheel holds what it should."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -17,6 +20,9 @@ HOMES = {
     "cbor2": {"couchlite/records.py"},
     "orjson": {"couchlite/jsontext.py"},
     "zstandard": {"couchlite/compression.py"},
+    "pcre2": {"couchlite/regex.py"},
+    "icu": {"couchlite/collation.py"},
+    "_quickjs": {"couchlite/javascript/child.py"},
     "click": {"cli/"},
     "rich": {"cli/"},
 }
@@ -43,6 +49,18 @@ def test_a_file_imports_only_what_its_room_may(path: Path) -> None:
         assert homes is None or any(name.startswith(home) for home in homes), f"{name} imports {module}"
         if module.startswith("aiohttp"):
             assert room > 1 or name == "replicator/http_client.py", f"{name} imports {module}"
+
+
+def test_what_is_imported_is_a_declared_dependency() -> None:
+    declared = {
+        re.split(r"[\[><=;]", line)[0].lower().replace("_", "-")
+        for line in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    }
+    tops = {module.partition(".")[0] for path in SOURCES for module in imported(path)}
+    providers = packages_distributions()
+    for top in tops - set(ROOMS) - set(sys.stdlib_module_names):
+        found = {name.lower().replace("_", "-") for name in providers[top]}
+        assert found & declared, f"{top} is imported, but {found} is not among the dependencies"
 
 
 @pytest.mark.slow
