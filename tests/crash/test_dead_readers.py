@@ -9,7 +9,7 @@ import pytest
 from couchlite import Database, Server
 from couchlite.storage import environment
 
-from ..shell.running import wait_until
+from ..waiting import wait_until
 from .processes import DATABASE, process
 
 

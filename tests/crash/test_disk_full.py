@@ -13,7 +13,8 @@ import pytest
 from couchlite import Server
 from couchlite.errors import InsufficientStorage
 
-from ..shell.running import FAST_HASHES, Served, served, wait_until
+from ..shell.running import FAST_HASHES, Served, served
+from ..waiting import wait_until
 from .client import Answer, Client
 from .disks import SmallDisk, small_disk
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from couchlite import Server
 
-from ..shell.running import wait_until
+from ..waiting import wait_until
 from . import KILLS
 from .processes import DATABASE, process
 

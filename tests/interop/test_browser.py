@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ..shell.running import wait_until
+from ..waiting import wait_until
 from .conftest import allow_origin
 from .device import Device, DeviceError
 from .site import PASSWORD, USER, RemoteDatabase, Site

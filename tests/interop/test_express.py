@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ..shell.running import wait_until
+from ..waiting import wait_until
 from .express import ExpressSite, express_site
 from .site import PASSWORD, USER, RemoteDatabase, Site
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ..shell.running import wait_until
+from ..waiting import wait_until
 from .device import Device, DeviceDatabase
 from .proxy import Proxy
 from .site import PASSWORD, USER, RemoteDatabase, Site

@@ -13,7 +13,8 @@ from couchlite import document
 from replicator import scheduler
 from tests.web.in_process import Site
 
-from .databases import Couch, until
+from ..waiting import until
+from .databases import Couch
 
 STATS = {"docs_read": 3, "docs_written": 3, "doc_write_failures": 0, "missing_revisions_found": 3}
 

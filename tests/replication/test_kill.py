@@ -20,7 +20,7 @@ import pytest
 
 from tests.interop.proxy import Proxy
 from tests.interop.site import PASSWORD, USER, RemoteDatabase, Site, site
-from tests.shell.running import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")]
 

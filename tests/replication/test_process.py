@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.shell.running import Served, served, wait_until
+from tests.shell.running import Served, served
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 

@@ -11,7 +11,8 @@ import pytest
 
 from tests.issuer import SECRET, claims, token
 
-from .databases import Couch, contents, fill, graft, until
+from ..waiting import until
+from .databases import Couch, contents, fill, graft
 from .faults import line
 
 

@@ -11,7 +11,8 @@ import pytest
 from replicator import scheduler, sleepers
 from tests.web.in_process import Site
 
-from .databases import Couch, until
+from ..waiting import until
+from .databases import Couch
 
 COUNT = 5
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .running import served, wait_until
+from ..waiting import wait_until
+from .running import served
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -18,7 +18,8 @@ import pytest
 from couchlite import Server
 from couchlite.document import parse
 
-from .running import Served, served, wait_until
+from ..waiting import wait_until
+from .running import Served, served
 from .test_administration import Done
 
 NO_VOWELS = "function(doc) { if (doc.kind == 'vowel') throw({forbidden: 'no vowels'}); }"

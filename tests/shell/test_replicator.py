@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from .running import Served, served, wait_until
+from ..waiting import wait_until
+from .running import Served, served
 
 ENVIRONMENT = {**os.environ, "COUCHDB_USER": "adm", "COUCHDB_PASSWORD": "pass"}
 

@@ -25,7 +25,8 @@ from couchlite.passwords import from_admin_value
 from couchlite.records import u64
 from couchlite.storage import LmdbEnvironment
 
-from .running import refused, running, served, start, wait_until
+from ..waiting import wait_until
+from .running import refused, running, served, start
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
 

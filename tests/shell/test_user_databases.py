@@ -6,7 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from .running import Served, served, wait_until
+from ..waiting import wait_until
+from .running import Served, served
 
 CONFIG = "/_node/_local/_config/couch_peruser"
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -15,6 +15,7 @@ from couchlite.auto_compaction import AutoCompaction, Channel, Usage, channels, 
 from couchlite.document import parse
 from couchlite.index import DesignViews, IndexFunctions
 from couchlite.javascript import FunctionThread, Limits
+from tests.waiting import until
 
 MAP = "function (doc) { if (doc.pad) emit(doc._id, doc.pad); }"
 WAIT_S = 30.0
@@ -29,13 +30,6 @@ async def running(server: Server) -> AsyncIterator[None]:
     finally:
         auto.stop()
         await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
 
 
 def _update_often(database: Database, times: int, count: int = 20) -> None:

@@ -8,8 +8,6 @@ import json
 import os
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +17,7 @@ from couchlite.errors import CouchliteError, Forbidden, InternalError
 from couchlite.javascript import Design, FunctionPool, FunctionThread, Limits
 from couchlite.javascript.child import FILTER
 from couchlite.javascript.pool import ChildPool
+from tests.waiting import until
 
 from .functions import DOCS, LIMITS, USER, child_pids, filtering, passing, pool, validating
 
@@ -288,10 +287,3 @@ def test_in_the_servers_event_loop() -> None:
         return found
 
     assert uvloop.run(main()) == ["d1"]
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.02)

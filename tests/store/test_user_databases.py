@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from couchlite.errors import CouchliteError, DatabaseNotFound
 from couchlite.provision import Credentials, provision
 from couchlite.server import Server
 from couchlite.user_databases import CHECKPOINT_ID, UserDatabases
+from tests.waiting import until
 
 ZOE = "userdb-7a6fc3ab"
 ANN = "userdb-616e6e"
@@ -61,12 +62,6 @@ def security(server: Server, name: str) -> dict[str, Any] | None:
         return server.open(name).security
     except DatabaseNotFound:
         return None
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():
-            await asyncio.sleep(0.01)
 
 
 async def test_those_who_were_there_and_those_who_come(server: Server) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from couchlite import Database, document
 
+from ..waiting import until
 from .in_process import ADMIN, Reply, Site
 
 CREDENTIALS = base64.b64encode(":".join(ADMIN).encode()).decode()
@@ -481,11 +482,7 @@ async def test_feeds_end_in_maintenance(web: Site, database: Database) -> None:
 async def test_a_client_that_leaves_is_noticed_while_the_feed_is_idle(web: Site, database: Database) -> None:
     async with follow(web, "feed=continuous&since=now&heartbeat=60000"):
         assert database.feed.has_waiters
-    for _ in range(100):
-        if not database.feed.has_waiters:
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("the feed still waits")
+    await until(lambda: not database.feed.has_waiters)
 
 
 async def test_a_client_that_does_not_read_holds_no_transaction_and_little_memory(
@@ -589,11 +586,7 @@ async def test_a_socket_whose_client_leaves_ends(web: Site, database: Database) 
         assert database.feed.has_waiters
         started = time.monotonic()
     assert time.monotonic() - started < 5
-    for _ in range(100):
-        if not database.feed.has_waiters:
-            return
-        await asyncio.sleep(0.02)
-    pytest.fail("the feed still waits")
+    await until(lambda: not database.feed.has_waiters)
 
 
 async def test_the_server_says_that_it_goes_away(web: Site, database: Database) -> None:

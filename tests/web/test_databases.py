@@ -10,6 +10,7 @@ import pytest
 
 from couchlite.tasks import Task
 
+from ..waiting import until
 from .in_process import Site
 
 DATABASE_MISSING = {"error": "not_found", "reason": "Database does not exist."}
@@ -39,9 +40,7 @@ async def test_deleted_in_the_midst_of_an_upload(web: Site) -> None:
     writer.write(f"PUT /db/a/large HTTP/1.1\r\n{head}\r\n\r\n".encode() + b"x" * (length - 1))
     await writer.drain()
     spooled = web.server.open("db").path / "blobs" / "tmp"
-    async with asyncio.timeout(10):
-        while not spooled.exists() or not any(spooled.iterdir()):
-            await asyncio.sleep(0.01)
+    await until(lambda: spooled.exists() and any(spooled.iterdir()))
     assert (await web.ask("DELETE", "/db")).status == 200
     await web.ask("PUT", "/db")
     writer.write(b"x")
@@ -206,14 +205,16 @@ async def test_one_node_has_all_shards(web: Site) -> None:
     assert (await web.ask("POST", "/db/_sync_shards", {})).status == 202
 
 
+async def _is_compact(web: Site) -> bool:
+    return not (await web.ask("GET", "/db")).json()["compact_running"]
+
+
 async def test_compaction_is_started_and_seen(web: Site) -> None:
     database = web.server.create("db")
     rev = database.put({"_id": "a", "v": 1})
     database.put({"_id": "a", "_rev": rev, "v": 2})
     assert (await web.ask("POST", "/db/_compact", {})).status == 202
-    async with asyncio.timeout(20):
-        while (await web.ask("GET", "/db")).json()["compact_running"]:
-            await asyncio.sleep(0.01)
+    await until(lambda: _is_compact(web))
     assert (await web.ask("GET", "/_active_tasks")).json() == []
     assert database.get("a")["v"] == 2
 
@@ -241,7 +242,6 @@ async def test_what_compaction_keeps_is_configured(web: Site) -> None:
         revs.append(rev)
     web.server.config.set("couchlite", "keep_revisions", "2")
     assert (await web.ask("POST", "/db/_compact", {})).status == 202
-    while (await web.ask("GET", "/db")).json()["compact_running"]:
-        await asyncio.sleep(0.01)
+    await until(lambda: _is_compact(web))
     statuses = [(await web.ask("GET", f"/db/a?rev={rev}")).status for rev in revs]
     assert statuses == [404, 404, 200, 200]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 import logging
@@ -16,6 +15,7 @@ from couchlite.errors import Conflict
 from http_api import access, app, errors, response
 from http_api.request import Request
 
+from ..waiting import until
 from .in_process import Site
 
 
@@ -165,9 +165,7 @@ async def test_an_error_holds_nothing_back(web: Site, method: str, target: str, 
     try:
         assert (await web.ask(method, target, body)).status >= 400
         await web.ask("DELETE", "/db")
-        async with asyncio.timeout(10):
-            while database() is not None:
-                await asyncio.sleep(0.01)
+        await until(lambda: database() is None)
     finally:
         gc.enable()
 

@@ -10,6 +10,7 @@ import pytest
 
 from couchlite.provision import provision
 
+from ..waiting import until
 from .in_process import Site
 
 ALICE = "/_users/org.couchdb.user:alice"
@@ -38,11 +39,12 @@ async def test_an_old_hash_is_replaced_when_its_user_logs_in(web: Site) -> None:
     assert (await web.ask("PUT", ALICE, old)).status == 201
     login = await web.ask("POST", "/_session", {"name": "alice", "password": "secret"}, auth=None)
     cookie = login.headers["set-cookie"].split(";")[0]
-    for _ in range(200):
-        stored = (await web.ask("GET", ALICE)).json()
-        if stored["_rev"].startswith("2-"):
-            break
-        await asyncio.sleep(0.02)
+
+    async def is_stored_anew() -> object:
+        return (await web.ask("GET", ALICE)).json()["_rev"].startswith("2-")
+
+    await until(is_stored_anew)
+    stored = (await web.ask("GET", ALICE)).json()
     assert (stored["password_scheme"], stored["iterations"], stored["salt"]) == ("pbkdf2", 10, "pepper")
     assert stored["more"] == [1] and "password_sha" not in stored and "password" not in stored
     assert (await web.ask("GET", "/_session", auth=("alice", "secret"))).json()["userCtx"]["roles"] == ["x"]

@@ -172,13 +172,14 @@ async def test_many_may_wait_for_the_same_build(web: Site) -> None:
 
 
 async def test_a_view_that_never_ends_disturbs_nobody(web: Site) -> None:
+    web.server.config.set("couchdb", "os_process_timeout", "1000")
     await fill(web, [{"_id": "a", "n": 1}], loop="function (doc) { for (;;); }")
     looping = asyncio.create_task(web.ask("GET", "/db/_design/d/_view/loop"))
     answered = 0
     while not looping.done():
         assert (await query(web))["total_rows"] == 1
         answered += 1
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.05)
     assert answered > 3
     reply = looping.result()
     assert reply.status == 500 and "document a" in reply.json()["reason"]
