@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import records
 from .engine import Batch, Reader, Space
+from .errors import CouchliteError
 from .revision import Rev, new_rev
 
 RECORDS_MAX = 10_000
@@ -120,6 +122,37 @@ def problems(reader: Reader) -> Iterator[str]:
             yield f"resolution {_number(key)} is listed for a document, but is none of it"
     for number, doc_id in numbered.items():
         yield f"resolution {number} is not listed for its document {doc_id!r}"
+
+
+def describe(entry: Resolution, obstacle: CouchliteError | None) -> dict[str, Any]:
+    """A record in JSON; docs/conflicts.md explains the members.
+
+    :param obstacle: why it can't be undone.
+    """
+    shown: dict[str, Any] = {
+        "resolution": entry.number,
+        "id": entry.id,
+        "time": time_text(entry.time_ms),
+        "by": entry.by,
+        "using": entry.using,
+        "leaves": [rev.text for rev in entry.leaves],
+        "base": None if entry.base is None else entry.base.text,
+        "rev": entry.into.text,
+    }
+    if entry.undoes is not None:
+        return shown | {"undoes": entry.undoes}
+    if entry.undone_by is not None:
+        return shown | {"undone_by": entry.undone_by, "can_undo": False}
+    if obstacle is not None:
+        return shown | {"can_undo": False, "reason": obstacle.reason}
+    return shown | {"can_undo": True}
+
+
+def time_text(moment_ms: int | None) -> str | None:
+    """A moment as ISO 8601 has it, in UTC."""
+    if moment_ms is None:
+        return None
+    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _newest(reader: Reader) -> int:

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from . import document, resolution_log, validation
 from .database import Database
@@ -22,7 +23,7 @@ from .javascript import FunctionPool
 from .merging.functions import DesignFunctions
 from .merging.resolvers import Conflict, Leaf, LeftAlone, Manual, Resolution, Resolver
 from .merging.settings import Settings
-from .proposals import Sides
+from .proposals import Sides, describe_clash
 from .resolutions import DELETE
 from .revision import Rev
 from .security import SYSTEM, Principal
@@ -134,3 +135,21 @@ class Resolving:
         self, database: Database, principal: Principal, edits: Sequence[Edit]
     ) -> Refusals:
         return await validation.refusals(database, edits, principal, self._pool, new_edits=True)
+
+
+def describe_outcome(outcome: Outcome) -> dict[str, Any]:
+    """An outcome in JSON; docs/conflicts.md explains the members."""
+    proposal = outcome.proposal
+    shown: dict[str, Any] = {
+        "id": outcome.id,
+        "leaves": [rev.text for rev in outcome.leaves],
+        "using": outcome.resolver,
+        "resolved": outcome.done is not None,
+    }
+    if isinstance(proposal, LeftAlone):
+        clashes = [describe_clash(clash, outcome.leaves) for clash in proposal.clashes]
+        return shown | {"reason": proposal.reason, "clashes": clashes}
+    shown["overruled"] = list(proposal.overruled)
+    if outcome.done is None:
+        return shown | {"document": None if proposal.deleted else proposal.document}
+    return shown | {"rev": outcome.done.into.text, "resolution": outcome.done.number}

@@ -23,12 +23,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 
-from couchlite import base_bodies, document
+from couchlite import base_bodies, document, resolution_log
 from couchlite.conflicts import PAGE_ROWS, Branch, ConflictCounts, ConflictRow, Inspection
 from couchlite.document import Edit
 from couchlite.errors import (
@@ -43,7 +42,7 @@ from couchlite.jsontext import dumps
 from couchlite.landing import landed
 from couchlite.merging import Merged, Rules
 from couchlite.proposals import Sides, describe_clash
-from couchlite.resolution_log import Resolution
+from couchlite.resolution_log import Resolution, time_text
 from couchlite.resolutions import DELETE, check_leaves
 from couchlite.revision import Rev
 from couchlite.revtree import Node
@@ -167,7 +166,7 @@ def _row(row: ConflictRow) -> dict[str, Any]:
         "id": row.id,
         "rev": row.rev.text,
         "leaves": row.leaves,
-        "since": _time(row.since_ms),
+        "since": time_text(row.since_ms),
         "size": row.size,
     }
 
@@ -183,7 +182,7 @@ async def _statistics(request: Request) -> dict[str, Any]:
         await asyncio.sleep(0)
     shown = asdict(counts)
     for name in ("oldest", "newest"):
-        shown[name] = _time(shown.pop(f"{name}_ms"))
+        shown[name] = time_text(shown.pop(f"{name}_ms"))
     return shown
 
 
@@ -203,7 +202,7 @@ async def _show(request: Request, doc_id: str) -> web.StreamResponse:
     head = {
         "id": doc_id,
         "rev": found.document.head.rev.decode(),
-        "since": _time(found.since_ms),
+        "since": time_text(found.since_ms),
         "common_ancestor": _text(ancestor),
         "base": _text(base),
     }
@@ -392,30 +391,10 @@ async def _resolutions(request: Request, doc_id: str | None) -> web.StreamRespon
     for entry in entries:
         with request.database().snapshot() as snapshot:
             obstacle = snapshot.undo_obstacle(entry)
-        await stream.write_all((separator, dumps(_entry(entry, obstacle))))
+        await stream.write_all((separator, dumps(resolution_log.describe(entry, obstacle))))
         separator = _SEPARATOR
         await asyncio.sleep(0)
     return await stream.end(b"\r\n]}\n")
-
-
-def _entry(entry: Resolution, obstacle: CouchliteError | None) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "resolution": entry.number,
-        "id": entry.id,
-        "time": _time(entry.time_ms),
-        "by": entry.by,
-        "using": entry.using,
-        "leaves": [rev.text for rev in entry.leaves],
-        "base": None if entry.base is None else entry.base.text,
-        "rev": entry.into.text,
-    }
-    if entry.undoes is not None:
-        return shown | {"undoes": entry.undoes}
-    if entry.undone_by is not None:
-        return shown | {"undone_by": entry.undone_by, "can_undo": False}
-    if obstacle is not None:
-        return shown | {"can_undo": False, "reason": obstacle.reason}
-    return shown | {"can_undo": True}
 
 
 # --- small things
@@ -429,12 +408,6 @@ def _revs(value: Any, name: str) -> list[Rev]:
 
 def _text(node: Node | None) -> str | None:
     return None if node is None else node.rev.text
-
-
-def _time(moment_ms: int | None) -> str | None:
-    if moment_ms is None:
-        return None
-    return datetime.fromtimestamp(moment_ms / 1000, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _flag(request: Request, name: str, *, default: bool = False) -> bool:

@@ -17,10 +17,9 @@ from aiohttp import web
 
 from couchlite.errors import BadRequest
 from couchlite.jsontext import dumps
-from couchlite.merging.resolvers import LeftAlone, Resolver
+from couchlite.merging.resolvers import Resolver
 from couchlite.merging.settings import Settings, parse_resolver
-from couchlite.proposals import describe_clash
-from couchlite.resolving import Outcome, Resolving
+from couchlite.resolving import Resolving, describe_outcome
 
 from . import response, system_documents
 from .access import may_change_settings
@@ -65,7 +64,7 @@ async def resolve_all(request: Request) -> web.StreamResponse:
     await stream.write(b'{"rows":[')
     separator = b"\r\n"
     async for outcome in resolving.all(by, ids, dry_run=dry_run):
-        await stream.write_all((separator, dumps(_outcome(outcome))))
+        await stream.write_all((separator, dumps(describe_outcome(outcome))))
         separator = _SEPARATOR
     system_documents.written(request)
     return await stream.end(b"\r\n]}\n")
@@ -84,20 +83,3 @@ async def known_members(request: Request, *names: str) -> dict[str, Any]:
     if unknown:
         raise BadRequest(f"Unknown member `{min(unknown)}`.")
     return body
-
-
-def _outcome(outcome: Outcome) -> dict[str, Any]:
-    proposal = outcome.proposal
-    shown: dict[str, Any] = {
-        "id": outcome.id,
-        "leaves": [rev.text for rev in outcome.leaves],
-        "using": outcome.resolver,
-        "resolved": outcome.done is not None,
-    }
-    if isinstance(proposal, LeftAlone):
-        clashes = [describe_clash(clash, outcome.leaves) for clash in proposal.clashes]
-        return shown | {"reason": proposal.reason, "clashes": clashes}
-    shown["overruled"] = list(proposal.overruled)
-    if outcome.done is None:
-        return shown | {"document": None if proposal.deleted else proposal.document}
-    return shown | {"rev": outcome.done.into.text, "resolution": outcome.done.number}
