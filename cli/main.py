@@ -15,6 +15,7 @@ COMMANDS = {
     "serve": "Serve a data directory over HTTP.",
     "db": "List, create, delete, inspect and compact databases.",
     "doc": "Read and change documents.",
+    "conflicts": "List conflicts, look into them, merge and resolve them.",
     "replicate": "Replicate a database into another one.",
     "replicator": "Run the replications that documents of any CouchDB ask for.",
     "replications": "Tell what replications did, and why.",

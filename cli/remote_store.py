@@ -8,7 +8,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import quote
 
-from couchlite.errors import CouchliteError, NotFound
+from couchlite.errors import Conflict, CouchliteError, NotFound
 from couchlite.jsontext import dumps, loads
 
 from .address import Address
@@ -24,9 +24,18 @@ class RemoteStore:
     :param user: taken where the address holds none.
     """
 
-    def __init__(self, url: str, user: str | None = None, password: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        user: str | None = None,
+        password: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         address = Address.parse(url, user, password)
-        self._base = address.base
+        self.url = address.base
+        """Without user and password."""
+        self._timeout_s = timeout_s
         self._headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if address.authorization is not None:
             self._headers["Authorization"] = address.authorization
@@ -36,13 +45,13 @@ class RemoteStore:
         return names
 
     def create(self, name: str) -> None:
-        self.ask("PUT", _path(name))
+        self.ask("PUT", address(name))
 
     def delete(self, name: str) -> None:
-        self.ask("DELETE", _path(name))
+        self.ask("DELETE", address(name))
 
     def facts(self, name: str) -> DatabaseFacts:
-        info = self.ask("GET", _path(name))
+        info = self.ask("GET", address(name))
         return DatabaseFacts(
             name=info["db_name"],
             documents=info["doc_count"],
@@ -55,21 +64,21 @@ class RemoteStore:
         )
 
     def compact(self, name: str) -> None:
-        self.ask("POST", _path(name, "_compact"), {})
+        self.ask("POST", address(name, "_compact"), {})
         while self.facts(name).compacting:
             time.sleep(POLL_S)
 
     def get(self, name: str, doc_id: str, rev: str | None) -> dict[str, Any]:
         query = "" if rev is None else f"?rev={quote(rev)}"
-        document: dict[str, Any] = self.ask("GET", _document(name, doc_id) + query)
+        document: dict[str, Any] = self.ask("GET", document_address(name, doc_id) + query)
         return document
 
     def put(self, name: str, document: dict[str, Any]) -> str:
-        rev: str = self.ask("PUT", _document(name, document["_id"]), document)["rev"]
+        rev: str = self.ask("PUT", document_address(name, document["_id"]), document)["rev"]
         return rev
 
     def history(self, name: str, doc_id: str) -> list[HistoryEntry]:
-        leaves = self.ask("GET", _document(name, doc_id) + "?open_revs=all&revs=true")
+        leaves = self.ask("GET", document_address(name, doc_id) + "?open_revs=all&revs=true")
         paths = [
             (bool(leaf["ok"].get("_deleted")), _revisions(leaf["ok"])) for leaf in leaves if "ok" in leaf
         ]
@@ -81,7 +90,7 @@ class RemoteStore:
         )
         inner = sorted({rev for _, revs in paths for rev in revs[1:]})
         asked = {"docs": [{"id": doc_id, "rev": rev} for rev in inner]}
-        found = self.ask("POST", _path(name, "_bulk_get"), asked)["results"] if inner else []
+        found = self.ask("POST", address(name, "_bulk_get"), asked)["results"] if inner else []
         documents = [leaf["ok"] for leaf in leaves if "ok" in leaf]
         documents += [answer["ok"] for result in found for answer in result["docs"] if "ok" in answer]
         deleted_revs = {document["_rev"]: bool(document.get("_deleted")) for document in documents}
@@ -96,25 +105,33 @@ class RemoteStore:
 
         :raises CouchliteError: the server refused; with its status, error and reason.
         """
-        data = None if body is None else dumps(body)
-        request = urllib.request.Request(self._base + path, data, self._headers, method=method)
+        return loads(self.fetch(method, path, None if body is None else dumps(body)))
+
+    def fetch(self, method: str, path: str, data: bytes | None = None) -> bytes:
+        """The body of a response, as `ask`."""
+        request = urllib.request.Request(self.url + path, data, self._headers, method=method)
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as response:
-                return loads(response.read())
+            with urllib.request.urlopen(request, timeout=self._timeout_s) as response:
+                content: bytes = response.read()
+                return content
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
         except urllib.error.URLError as error:
-            raise Failure(f"{self._base} does not answer: {error.reason}") from error
+            raise Failure(f"{self.url} does not answer: {error.reason}") from error
         except OSError as error:
-            raise Failure(f"{self._base} does not answer: {error}") from error
+            raise Failure(f"{self.url} does not answer: {error}") from error
+
+
+_KINDS: dict[int, type[CouchliteError]] = {404: NotFound, 409: Conflict}
 
 
 def _refusal(error: urllib.error.HTTPError) -> CouchliteError:
+    kind = _KINDS.get(error.code, CouchliteError)
     try:
         body = loads(error.read())
-        refusal = CouchliteError(str(body["reason"]), error=str(body["error"]))
+        refusal = kind(str(body["reason"]), error=str(body["error"]))
     except (CouchliteError, KeyError, TypeError):
-        refusal = CouchliteError(f"the server answers {error.code} {error.reason}")
+        refusal = kind(f"the server answers {error.code} {error.reason}")
     refusal.status = error.code
     return refusal
 
@@ -125,12 +142,14 @@ def _revisions(document: dict[str, Any]) -> list[str]:
     return [f"{start - at}-{digest}" for at, digest in enumerate(ids)]
 
 
-def _path(*segments: str) -> str:
+def address(*segments: str) -> str:
+    """The path of what these names lead to."""
     return "".join("/" + quote(segment, safe="") for segment in segments)
 
 
-def _document(name: str, doc_id: str) -> str:
+def document_address(name: str, doc_id: str) -> str:
+    """The path of a document."""
     for prefix in ("_design/", "_local/"):
         if doc_id.startswith(prefix):
-            return _path(name, prefix[:-1], doc_id.removeprefix(prefix))
-    return _path(name, doc_id)
+            return address(name, prefix[:-1], doc_id.removeprefix(prefix))
+    return address(name, doc_id)
