@@ -23,7 +23,7 @@ from ..main import Failure
 from . import markers
 from .case import Case, JsonObject
 from .differences import Difference
-from .screen import ADDED, CONFLICT, FAINT, WINNER, compared, shown, some
+from .screen import ADDED, CONFLICT, FAINT, WINNER, compared, place, shown, some
 
 VARIANTS_MAX = 9
 OWNERS_MAX = 3
@@ -42,7 +42,7 @@ def ask(merged: Merged, names: Sequence[str], screen: Console) -> Merged | None:
     """Let somebody choose a value for each clash; None if they give up."""
     choices: dict[int, Any] = {}
     for at, clash in enumerate(merged.clashes):
-        screen.print(Text(f"\n{clash.pointer or '/'}", "bold red").append(f"  {_KINDS[clash.kind]}", FAINT))
+        screen.print(Text(f"\n{place(clash.pointer)}", "bold red").append(f"  {_KINDS[clash.kind]}", FAINT))
         screen.print(Text(f"clash {at + 1} of {len(merged.clashes)}", FAINT))
         answer = _choose(clash, names, screen)
         if answer is None:
@@ -138,5 +138,5 @@ def clash_lines(clashes: Sequence[Clash], names: Sequence[str]) -> list[str]:
             f"{some([names[at] for at in owners], 1)}: {shown(value)}" for value, owners in variants[:5]
         )
         more = f" and {len(variants) - 5:,} other values" if len(variants) > 5 else ""
-        lines.append(f"{clash.pointer or '/'}\tbase: {shown(clash.base)}, {values}{more}")
+        lines.append(f"{place(clash.pointer)}\tbase: {shown(clash.base)}, {values}{more}")
     return lines

@@ -132,7 +132,7 @@ class ForeignPlace:
             branches,
             ancestor,
             None if base is None else mergeable(base),
-            "the server has compacted it",
+            "the server has compacted it, or never had it",
             [leaf["_rev"] for leaf in leaves if leaf.get("_deleted")],
         )
 
@@ -258,7 +258,7 @@ class ForeignPlace:
 
     # --- what such a server hasn't
 
-    def undo(self, doc_id: str, number: int) -> JsonObject:
+    def undo(self, doc_id: str, number: int | None) -> JsonObject:
         raise self._no_record("undo")
 
     def log(self, doc_id: str | None, limit: int) -> list[JsonObject]:

@@ -19,7 +19,7 @@ from couchlite.server import Server
 from couchlite.snapshot import Snapshot
 
 from .case import Branch, Case, JsonObject, Leaf, Listed, Revision
-from .places import Content, Delete, Pick, Told
+from .places import LATEST_OF, Content, Delete, Pick, Told, latest
 
 LAST_CHARACTER = "\U0010ffff"
 
@@ -107,7 +107,8 @@ class LocalPlace:
 
         asyncio.run(run())
 
-    def undo(self, doc_id: str, number: int) -> JsonObject:
+    def undo(self, doc_id: str, number: int | None) -> JsonObject:
+        number = latest(self.log(doc_id, LATEST_OF), doc_id) if number is None else number
         with self._database.snapshot() as snapshot:
             if snapshot.plan_undo(number).id != doc_id:
                 raise NotFound(f"There is no record of a resolution {number} of this document.")

@@ -22,6 +22,7 @@ from .differences import differences
 from .opening import Places, on_places
 from .places import ConflictPlace, Told
 from .screen import ADDED, FAINT, REMOVED, age, compared, console, plural, printable
+from .screen import place as place_text
 from .table import side_by_side
 from .tree import draw
 
@@ -42,6 +43,9 @@ class _Conflicts(click.Group):
     """Without the name of a command it lists."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # To complete a command's name is not to leave it out.
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
             args.insert(0, "list")
         return super().parse_args(ctx, args)
@@ -155,7 +159,7 @@ def _head(case: Case) -> Text:
 def _verdict(clashes: Sequence[str]) -> Text:
     if not clashes:
         return Text("A three-way merge has nothing to ask.", "green")
-    places = ", ".join(pointer or "/" for pointer in clashes[:5])
+    places = ", ".join(map(place_text, clashes[:5]))
     more = f" and {len(clashes) - 5:,} more" if len(clashes) > 5 else ""
     return Text(f"A three-way merge has to ask about {places}{more}.", "yellow")
 
@@ -189,7 +193,7 @@ def diff(places: Places, database: str, doc_id: str, revs: Sequence[str], whole:
         screen.print(Text(f"--- {names[origin]}{_role(case, origin)}", REMOVED), soft_wrap=True)
         screen.print(Text(f"+++ {names[target]}{_role(case, target)}", ADDED), soft_wrap=True)
         for change in found:
-            screen.print(Text(change["pointer"] or "/", "cyan"), soft_wrap=True)
+            screen.print(Text(place_text(change["pointer"]), "cyan"), soft_wrap=True)
             old, new = _value(change["from"]), _value(change["to"])
             for sign, value, other, style in (("- ", old, new, REMOVED), ("+ ", new, old, ADDED)):
                 if value is not MISSING:

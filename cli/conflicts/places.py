@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from couchlite.errors import NotFound
+
 from .case import Case, JsonObject, Listed
 
 Told = Callable[[int, int], None]
@@ -76,8 +78,9 @@ class ConflictPlace(Protocol):
         `tell` is given a row for each, as `POST /{db}/_conflicts/_resolve` answers them."""
         ...
 
-    def undo(self, doc_id: str, number: int) -> JsonObject:
-        """Bring a conflict back, as `resolve`."""
+    def undo(self, doc_id: str, number: int | None) -> JsonObject:
+        """Bring a conflict back, as `resolve`: by the number of its record, or the latest one of the document
+        that can be undone."""
         ...
 
     def log(self, doc_id: str | None, limit: int) -> list[JsonObject]:
@@ -91,3 +94,16 @@ class ConflictPlace(Protocol):
     def ids(self, prefix: str, limit: int) -> list[str]:
         """Some documents in conflict whose ids begin so; none if to find out is not cheap."""
         ...
+
+
+def latest(entries: Sequence[JsonObject], doc_id: str) -> int:
+    """The number of the latest resolution that can be undone. :raises NotFound:"""
+    for entry in entries:
+        if entry.get("can_undo"):
+            return int(entry["resolution"])
+    reason = next((f": {entry['reason']}" for entry in entries if "reason" in entry), "")
+    raise NotFound(f"there is nothing of {doc_id} to undo{reason}")
+
+
+LATEST_OF = 100
+"""Among so many records of a document the one to undo is looked for."""

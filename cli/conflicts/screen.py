@@ -44,6 +44,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def place(pointer: str) -> str:
+    """A JSON pointer; the whole document's is empty."""
+    return printable(pointer) or "/"
+
+
 def shown(value: Any, *, whole: bool = False) -> str:
     """A value as JSON on one line."""
     if value is MISSING:

@@ -12,7 +12,7 @@ from couchlite.jsontext import dumps
 from ..remote_store import RemoteStore, address
 from .case import Branch, Case, JsonObject, Leaf, Listed, Revision, mergeable
 from .local import LAST_CHARACTER
-from .places import Content, Delete, Pick, Told
+from .places import LATEST_OF, Content, Delete, Pick, Told, latest
 
 PAGE_ROWS = 1000
 SETTLED_AT_ONCE = 50
@@ -103,7 +103,8 @@ class ServedPlace:
             for row in self._ask("POST", "_resolve", body={**asked, "ids": some})["rows"]:
                 tell(row)
 
-    def undo(self, doc_id: str, number: int) -> JsonObject:
+    def undo(self, doc_id: str, number: int | None) -> JsonObject:
+        number = latest(self.log(doc_id, LATEST_OF), doc_id) if number is None else number
         done: JsonObject = self._ask("POST", doc_id, "_undo", body={"resolution": number})
         return done
 

@@ -251,16 +251,7 @@ def pick(places: Places, database: str, doc_id: str, rev: str, dry_run: bool, as
 @json_option
 def undo(places: Places, database: str, doc_id: str, resolution: int | None, as_json: bool) -> None:
     """Bring the conflict of document ID back, with the same contents as before."""
-    place = places.open(database)
-    if resolution is None:
-        resolution = next(
-            (entry["resolution"] for entry in place.log(doc_id, 100) if entry.get("can_undo")), None
-        )
-    if resolution is None:
-        latest = place.log(doc_id, 1)
-        reason = latest[0].get("reason") if latest else None
-        raise NotFound(f"there is nothing of {doc_id} to undo{f': {reason}' if reason else ''}")
-    done = place.undo(doc_id, resolution)
+    done = places.open(database).undo(doc_id, resolution)
     if as_json:
         print_json(done)
     else:

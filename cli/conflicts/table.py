@@ -12,7 +12,7 @@ from rich.text import Text
 from couchlite.merging import MISSING
 
 from .differences import Difference
-from .screen import ADDED, CONFLICT, FAINT, REMOVED, WINNER, compared, some
+from .screen import ADDED, CONFLICT, FAINT, REMOVED, WINNER, compared, place, some
 
 COLUMN_MIN = 20
 """A narrower column can't be read."""
@@ -76,7 +76,7 @@ def _table(
 
 def _place(row: Difference, clashes: Collection[str]) -> Text:
     is_clash = row.pointer in clashes
-    return Text(("! " if is_clash else "  ") + (row.pointer or "/"), "bold red" if is_clash else "cyan")
+    return Text(("! " if is_clash else "  ") + place(row.pointer), "bold red" if is_clash else "cyan")
 
 
 def _base_cell(row: Difference, whole: bool) -> Text:
