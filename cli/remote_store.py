@@ -45,13 +45,13 @@ class RemoteStore:
         return names
 
     def create(self, name: str) -> None:
-        self.ask("PUT", address(name))
+        self.ask("PUT", path_to(name))
 
     def delete(self, name: str) -> None:
-        self.ask("DELETE", address(name))
+        self.ask("DELETE", path_to(name))
 
     def facts(self, name: str) -> DatabaseFacts:
-        info = self.ask("GET", address(name))
+        info = self.ask("GET", path_to(name))
         return DatabaseFacts(
             name=info["db_name"],
             documents=info["doc_count"],
@@ -64,21 +64,21 @@ class RemoteStore:
         )
 
     def compact(self, name: str) -> None:
-        self.ask("POST", address(name, "_compact"), {})
+        self.ask("POST", path_to(name, "_compact"), {})
         while self.facts(name).compacting:
             time.sleep(POLL_S)
 
     def get(self, name: str, doc_id: str, rev: str | None) -> dict[str, Any]:
         query = "" if rev is None else f"?rev={quote(rev)}"
-        document: dict[str, Any] = self.ask("GET", document_address(name, doc_id) + query)
+        document: dict[str, Any] = self.ask("GET", path_to_document(name, doc_id) + query)
         return document
 
     def put(self, name: str, document: dict[str, Any]) -> str:
-        rev: str = self.ask("PUT", document_address(name, document["_id"]), document)["rev"]
+        rev: str = self.ask("PUT", path_to_document(name, document["_id"]), document)["rev"]
         return rev
 
     def history(self, name: str, doc_id: str) -> list[HistoryEntry]:
-        leaves = self.ask("GET", document_address(name, doc_id) + "?open_revs=all&revs=true")
+        leaves = self.ask("GET", path_to_document(name, doc_id) + "?open_revs=all&revs=true")
         paths = [
             (bool(leaf["ok"].get("_deleted")), _revisions(leaf["ok"])) for leaf in leaves if "ok" in leaf
         ]
@@ -90,7 +90,7 @@ class RemoteStore:
         )
         inner = sorted({rev for _, revs in paths for rev in revs[1:]})
         asked = {"docs": [{"id": doc_id, "rev": rev} for rev in inner]}
-        found = self.ask("POST", address(name, "_bulk_get"), asked)["results"] if inner else []
+        found = self.ask("POST", path_to(name, "_bulk_get"), asked)["results"] if inner else []
         documents = [leaf["ok"] for leaf in leaves if "ok" in leaf]
         documents += [answer["ok"] for result in found for answer in result["docs"] if "ok" in answer]
         deleted_revs = {document["_rev"]: bool(document.get("_deleted")) for document in documents}
@@ -142,14 +142,14 @@ def _revisions(document: dict[str, Any]) -> list[str]:
     return [f"{start - at}-{digest}" for at, digest in enumerate(ids)]
 
 
-def address(*segments: str) -> str:
+def path_to(*segments: str) -> str:
     """The path of what these names lead to."""
     return "".join("/" + quote(segment, safe="") for segment in segments)
 
 
-def document_address(name: str, doc_id: str) -> str:
+def path_to_document(name: str, doc_id: str) -> str:
     """The path of a document."""
     for prefix in ("_design/", "_local/"):
         if doc_id.startswith(prefix):
-            return address(name, prefix[:-1], doc_id.removeprefix(prefix))
-    return address(name, doc_id)
+            return path_to(name, prefix[:-1], doc_id.removeprefix(prefix))
+    return path_to(name, doc_id)

@@ -25,7 +25,7 @@ from couchlite.member_order import arranged
 from couchlite.resolutions import ORDERED_BY_LEAVES
 
 from ..main import Failure
-from ..remote_store import RemoteStore, address, document_address
+from ..remote_store import RemoteStore, path_to, path_to_document
 from .case import (
     AVAILABLE,
     DELETED,
@@ -104,7 +104,7 @@ class ForeignPlace:
     # --- one of them
 
     def case(self, doc_id: str) -> Case:
-        answers = self._server.ask("GET", f"{document_address(self.name, doc_id)}?open_revs=all&revs=true")
+        answers = self._server.ask("GET", f"{path_to_document(self.name, doc_id)}?open_revs=all&revs=true")
         leaves = sorted((answer["ok"] for answer in answers if "ok" in answer), key=_rank, reverse=True)
         if not leaves:
             raise NotFound("missing")
@@ -152,7 +152,7 @@ class ForeignPlace:
     # --- resolving
 
     def resolve(self, case: Case, content: Content, using: str) -> JsonObject:
-        answers = self._server.ask("GET", f"{document_address(self.name, case.id)}?open_revs=all")
+        answers = self._server.ask("GET", f"{path_to_document(self.name, case.id)}?open_revs=all")
         now = [leaf["_rev"] for leaf in _living(answer["ok"] for answer in answers if "ok" in answer)]
         if set(now) != set(case.revs):
             raise Conflict("The document's leaves have changed.")
@@ -199,7 +199,7 @@ class ForeignPlace:
                     continue
                 if leaf is case.leaves[0] and own_name == name:
                     return {**own, "stub": True}
-                at = f"{document_address(self.name, case.id)}{address(own_name)}?rev={leaf.rev}"
+                at = f"{path_to_document(self.name, case.id)}{path_to(own_name)}?rev={leaf.rev}"
                 data = base64.b64encode(self._server.fetch("GET", at)).decode()
                 return {"content_type": stub.get("content_type", own["content_type"]), "data": data}
         raise Failure(f"no leaf has an attachment {name} like the merged document's")
@@ -274,7 +274,7 @@ class ForeignPlace:
         return Failure(f"{self.shown}: {what}: this server keeps no record of resolutions")
 
     def _ask(self, method: str, name: str, body: Any = None, *, query: str = "") -> Any:
-        return self._server.ask(method, address(self.name, name) + query, body)
+        return self._server.ask(method, path_to(self.name, name) + query, body)
 
 
 @dataclass(slots=True)

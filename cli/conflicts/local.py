@@ -8,7 +8,8 @@ from dataclasses import asdict
 from itertools import islice
 from typing import Any
 
-from couchlite import resolution_log
+from couchlite import resolution_log, users
+from couchlite.catalog import SYSTEM_NAMES
 from couchlite.conflicts import ConflictCounts, Inspection
 from couchlite.errors import NotFound
 from couchlite.proposals import mergeable
@@ -18,6 +19,7 @@ from couchlite.revtree import Node
 from couchlite.server import Server
 from couchlite.snapshot import Snapshot
 
+from ..main import Failure
 from .case import Branch, Case, JsonObject, Leaf, Listed, Revision
 from .places import LATEST_OF, Content, Delete, Pick, Told, latest
 
@@ -74,6 +76,7 @@ class LocalPlace:
             return None if revision is None else mergeable(revision)
 
     def resolve(self, case: Case, content: Content, using: str) -> JsonObject:
+        self._require_no_rules()
         merged: JsonObject | str | None = None
         if not isinstance(content, Delete):
             merged = content.rev if isinstance(content, Pick) else content
@@ -89,6 +92,8 @@ class LocalPlace:
         dry_run: bool,
         tell: Callable[[JsonObject], None],
     ) -> None:
+        if not dry_run:
+            self._require_no_rules()
         # These take a while to import, and most commands don't need them.
         from couchlite.javascript import FunctionPool
         from couchlite.merging.settings import Settings, parse_resolver
@@ -107,7 +112,12 @@ class LocalPlace:
 
         asyncio.run(run())
 
+    def _require_no_rules(self) -> None:
+        if self.name in SYSTEM_NAMES or self.name == users.database_name(self._server.config):
+            raise Failure(f"{self.name} has rules that only a server keeps: name it by --url")
+
     def undo(self, doc_id: str, number: int | None) -> JsonObject:
+        self._require_no_rules()
         number = latest(self.log(doc_id, LATEST_OF), doc_id) if number is None else number
         with self._database.snapshot() as snapshot:
             if snapshot.plan_undo(number).id != doc_id:

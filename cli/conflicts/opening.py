@@ -14,7 +14,7 @@ from couchlite.server import Server
 
 from ..main import Failure
 from ..options import place_options
-from ..remote_store import TIMEOUT_S, RemoteStore, address
+from ..remote_store import TIMEOUT_S, RemoteStore, path_to
 from ..stores import require_data_directory
 from .foreign import ForeignPlace
 from .local import LocalPlace
@@ -85,12 +85,12 @@ class Places:
     def _remote_place(self, url: str, name: str) -> ConflictPlace:
         server = self._remote(url)
         try:
-            if "rows" in server.ask("GET", address(name, "_conflicts") + "?limit=0"):
+            if "rows" in server.ask("GET", path_to(name, "_conflicts") + "?limit=0"):
                 return ServedPlace(server, name)
         except CouchliteError as error:
             if error.status in (401, 403):
                 raise
-        server.ask("GET", address(name))  # which says so if there is no such database
+        server.ask("GET", path_to(name))  # which says so if there is no such database
         return ForeignPlace(server, name)
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from couchlite.errors import NotFound
 from couchlite.jsontext import dumps
 
-from ..remote_store import RemoteStore, address
+from ..remote_store import RemoteStore, path_to
 from .case import Branch, Case, JsonObject, Leaf, Listed, Revision, mergeable
 from .local import LAST_CHARACTER
 from .places import LATEST_OF, Content, Delete, Pick, Told, latest
@@ -26,7 +26,7 @@ class ServedPlace:
         self._server = server
 
     def _ask(self, method: str, *names: str, body: Any = None, **query: Any) -> Any:
-        target = address(self.name, "_conflicts", *names)
+        target = path_to(self.name, "_conflicts", *names)
         return self._server.ask(method, f"{target}?{urlencode(query)}" if query else target, body)
 
     def rows(self, told: Told) -> Iterator[Listed]:
