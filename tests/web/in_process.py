@@ -67,7 +67,7 @@ class Site:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         with contextlib.closing(writer):
             writer.write(data)
-            return await asyncio.wait_for(reader.read(), 20)
+            return await asyncio.wait_for(reader.read(), 60)
 
 
 @contextlib.asynccontextmanager

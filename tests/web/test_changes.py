@@ -48,12 +48,12 @@ class Following:
         self.head = ""
 
     async def begin(self) -> None:
-        self.head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 10)).decode()
+        self.head = (await asyncio.wait_for(self._reader.readuntil(b"\r\n\r\n"), 30)).decode()
 
     async def chunk(self) -> bytes:
         """The next chunk; empty at the end of the body."""
-        size = int(await asyncio.wait_for(self._reader.readline(), 10), 16)
-        return (await asyncio.wait_for(self._reader.readexactly(size + 2), 10))[:-2]
+        size = int(await asyncio.wait_for(self._reader.readline(), 30), 16)
+        return (await asyncio.wait_for(self._reader.readexactly(size + 2), 30))[:-2]
 
     async def rest(self) -> bytes:
         """Everything until the end of the body, which must be a clean one."""
@@ -498,7 +498,7 @@ async def test_a_client_that_does_not_read_holds_no_transaction_and_little_memor
     await asyncio.sleep(0.5)
     assert database.engine.transactions == 0
     read = 0
-    while chunk := await asyncio.wait_for(reader.read(1 << 20), 10):
+    while chunk := await asyncio.wait_for(reader.read(1 << 20), 30):
         read += len(chunk)
         if b'"last_seq"' in chunk:
             break

@@ -117,7 +117,7 @@ async def test_who_waits_to_send_a_body_is_told_to_go_on(web: Site) -> None:
 async def test_who_waits_to_send_a_body_that_is_not_wanted_is_refused_at_once(web: Site) -> None:
     web.server.create("db")
     head = b"PUT /db/_security HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n"
-    answer = await asyncio.wait_for(web.send(head), 2)
+    answer = await asyncio.wait_for(web.send(head), 20)
     assert parse(answer).status == 401
 
 
@@ -156,7 +156,7 @@ async def test_broken_chunks_are_told(web: Site) -> None:
         writer.write(head + ADMIN_HEADER + b"\r\n5\r\nabcde\r\n")
         await asyncio.sleep(0.05)
         writer.write(b"zz\r\n")
-        reply = parse(await asyncio.wait_for(reader.read(), 5))
+        reply = parse(await asyncio.wait_for(reader.read(), 20))
     assert (reply.status, reply.json()["error"]) == (400, "bad_request")
 
 
@@ -176,7 +176,7 @@ async def test_a_body_that_stops_coming_is_given_up(web: Site, monkeypatch: pyte
     monkeypatch.setattr(protocol, "LINGER_S", 0.1)
     web.server.create("db")
     head = b"PUT /db/_security HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
-    reply = parse(await asyncio.wait_for(web.send(head + ADMIN_HEADER + b"\r\n{"), 5))
+    reply = parse(await asyncio.wait_for(web.send(head + ADMIN_HEADER + b"\r\n{"), 20))
     assert (reply.status, reply.json()["error"]) == (408, "timeout")
 
 
