@@ -71,8 +71,9 @@ from .access_log import AccessLog
 from .authentication import Authentication
 from .metrics import Metrics
 from .replication_service import Replications
-from .request import Request, is_text
+from .request import Request
 from .settings import Settings
+from .values import is_text
 
 # Who may use which of these addresses is written down in tests/web/test_access.py, in a table that names all.
 

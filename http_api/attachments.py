@@ -21,10 +21,11 @@ from couchlite.records import AttachmentInfo
 
 from . import response
 from .documents import fairly, open_document, parse_options
-from .request import Request, encode, media_ranges, shown
+from .request import Request
 from .staging import receive
 from .submission import check_id, edit_of, named_revision, store
 from .updates import asked_revision, matched_revision, written_status
+from .values import encode, media_ranges, shown
 
 PIECE_BYTES = 1024 * 1024
 """What is read and handed to the socket at a time: fewer, larger pieces are what makes large bodies fast."""

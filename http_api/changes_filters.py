@@ -20,8 +20,9 @@ from couchlite.javascript import Design
 from couchlite.jsontext import dumps
 
 from .changes_options import Options
-from .request import Request, decode
+from .request import Request
 from .request_object import request_object
+from .values import decode
 
 DOC_IDS_WANTED = "`doc_ids` filter parameter is not a list of doc ids."
 

@@ -51,10 +51,11 @@ from couchlite.security import check_admin
 from . import resolvers, response, system_documents
 from .documents import fairly
 from .listings import ALL, id_range
-from .request import Request, boolean, is_text, positive_integer
+from .request import Request
 from .resolvers import known_members
 from .response import Stream
 from .submission import carry_out, read_document, read_documents, refusals
+from .values import boolean, is_text, positive_integer
 from .view_options import ViewOptions, read_options
 
 PAGE_BODIES = 32

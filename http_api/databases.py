@@ -22,7 +22,8 @@ from couchlite.server import Server
 from . import response, views
 from .access import may_change_settings
 from .partitions import check_ids
-from .request import Request, encode, is_text
+from .request import Request
+from .values import encode, is_text
 
 # The only node, by the name CouchDB gives to one that stands alone.
 NODE = "couchdb@127.0.0.1"

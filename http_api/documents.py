@@ -38,7 +38,8 @@ from couchlite.revtree import Node
 from couchlite.snapshot import Snapshot
 
 from . import response, system_documents
-from .request import Request, json_value
+from .request import Request
+from .values import json_value
 
 IN_MEMORY_MAX_BYTES = 1024 * 1024
 """A JSON answer with attachments up to this is made whole; a larger one is streamed."""

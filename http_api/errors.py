@@ -18,7 +18,7 @@ from couchlite.errors import CouchliteError, DatabaseNotFound, Unauthorized
 from couchlite.jsontext import dumps
 
 from . import response
-from .request import encode, shown
+from .values import encode, shown
 
 if TYPE_CHECKING:
     from .request import Request

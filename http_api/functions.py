@@ -19,10 +19,11 @@ from couchlite.jsontext import dumps
 
 from . import function_response, local, response
 from .documents import Options, etag_of, open_document
-from .request import Request, encode, shown
+from .request import Request
 from .request_object import request_object
 from .submission import read_document, store
 from .updates import written_status
+from .values import encode, shown
 
 _CONFLICTS = Options(flags=frozenset(("conflicts",)))
 

@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-import zlib
 from collections.abc import AsyncIterator, Mapping
 from random import getrandbits
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -29,7 +28,6 @@ from couchlite.errors import (
     BadRequest,
     CouchliteError,
     DatabaseNotFound,
-    QueryParseError,
     TooLarge,
     UnsupportedMediaType,
 )
@@ -37,32 +35,34 @@ from couchlite.jsontext import loads
 from couchlite.security import ANONYMOUS, Principal, check_member
 from couchlite.server import Server
 
+from .values import (
+    UNESCAPED,
+    decode,
+    decompress,
+    encode,
+    is_text,
+    json_value,
+    media_ranges,
+    parse_query,
+    unquote,
+)
+
 if TYPE_CHECKING:
     from .app import App
 
-# How long a client may pause in the midst of a body.
 BODY_IDLE_S = 300.0
-
-# Longer ids are not taken over from X-Couch-Request-ID: they go into every log line.
+"""How long a client may pause in the midst of a body."""
 REQUEST_ID_LENGTH_MAX = 36
-# More digits are no count of anything, and beyond 4,300 Python doesn't read them.
-INTEGER_LENGTH_MAX = 1000
-
-# Targets up to here are never too long: nobody limits them further, and a look at the limit is not free.
+"""Longer ids are not taken over from X-Couch-Request-ID: they go into every log line."""
 TARGET_LENGTH_UNCHECKED = 1_024
+"""Targets up to here are never too long: nobody limits them further, and a look at the limit is not free."""
 
 _REQUEST_ID_HEADER = istr("X-Couch-Request-ID")
 _CONTENT_ENCODING = istr("Content-Encoding")
 _BAD_ESCAPE = re.compile("%(?![0-9A-Fa-f]{2})")
-_SURROGATE = re.compile("[\ud800-\udfff]")
 _REQUEST_ID = re.compile(rf"[0-9a-zA-Z_-]{{1,{REQUEST_ID_LENGTH_MAX}}}")
-_QUERY_SEPARATOR = re.compile("[&;]")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
-_QUALITY = re.compile(r"\s*(0(\.[0-9]{0,3})?|1(\.0{0,3})?)\s*")
 _AUTHORITY = re.compile("[A-Za-z][A-Za-z0-9+.-]*://[^/?#]*")
 _OVERRIDABLE = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "TRACE", "CONNECT", "COPY"})
-# couch_util:url_encode leaves these and the alphanumerics as they are.
-_UNESCAPED = ".-_:"
 
 
 class UriTooLong(CouchliteError):
@@ -209,7 +209,7 @@ class Request:
         # It may stand for bytes that no text has; the header gives back what was sent.
         sent = [segment for segment in self.path.split("/") if segment][1:]
         plus_is_space = self.app.settings.plus_is_space
-        return quote(b"/".join(_unquote(part, plus_is_space) for part in sent), safe=_UNESCAPED)
+        return quote(b"/".join(unquote(part, plus_is_space) for part in sent), safe=UNESCAPED)
 
     # Query
 
@@ -407,126 +407,3 @@ class Request:
         )
         scheme = "https" if is_https else "http"
         return f"{scheme}://{host}{path}"
-
-
-def decode(text: str, plus_is_space: bool = True) -> str:
-    """Percent-decode one piece of a target; "+" is a space, in queries and, unless [chttpd]
-    decode_plus_to_space is off, in paths.
-
-    Bytes that are not UTF-8 become lone surrogates (PEP 383), which no stored id contains; see `is_text`.
-    Encoded UTF-16 surrogates are U+FFFD, which is what CouchDB shows for them.
-    """
-    if "%" not in text and "+" not in text and text.isascii():
-        return text
-    data = _unquote(text, plus_is_space)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        pass
-    try:
-        return _SURROGATE.sub("\ufffd", data.decode("utf-8", "surrogatepass"))
-    except UnicodeDecodeError:
-        return data.decode("utf-8", "surrogateescape")
-
-
-def _unquote(text: str, plus_is_space: bool) -> bytes:
-    if plus_is_space:
-        text = text.replace("+", " ")
-    return unquote_to_bytes(text.encode("utf-8", "surrogateescape"))
-
-
-def encode(text: str) -> str:
-    """Percent-encode one segment for a Location header, as couch_util:url_encode does ("/" is escaped)."""
-    return quote(text, safe=_UNESCAPED).replace("~", "%7E")
-
-
-def is_text(text: str) -> bool:
-    """Whether a decoded piece of a target was valid UTF-8."""
-    return text.isascii() or not _SURROGATE.search(text)
-
-
-def shown(text: str) -> str:
-    """Decoded text as it may stand in an answer: what was not UTF-8 becomes U+FFFD."""
-    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
-
-
-def parse_query(text: str) -> list[tuple[str, str]]:
-    """Decoded (name, value) pairs, in order; a name without "=" has the value ""."""
-    pairs = []
-    for piece in _QUERY_SEPARATOR.split(text):
-        if piece:
-            name, _, value = piece.partition("=")
-            pairs.append((decode(name), decode(value)))
-    return pairs
-
-
-def json_value(text: str) -> Any:
-    """A query value that is JSON text; raises BadRequest "invalid UTF-8 JSON"."""
-    return loads(text.encode("utf-8", "surrogateescape"))
-
-
-def as_erlang(text: str) -> str:
-    """A wrong query value as Erlang prints it: a string is a list there, and the empty one is []."""
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if text else "[]"
-
-
-def boolean(text: str) -> bool:
-    """A query value that must be a boolean, in any case; raises QueryParseError."""
-    lowered = text.lower()
-    if lowered == "true":
-        return True
-    if lowered == "false":
-        return False
-    raise QueryParseError(f"Invalid boolean parameter: {as_erlang(text)}")
-
-
-def integer(text: str) -> int:
-    """A query value that must be an integer; raises QueryParseError."""
-    if not _INTEGER.fullmatch(text) or len(text) > INTEGER_LENGTH_MAX:
-        raise QueryParseError(f"Invalid value for integer: {as_erlang(text)}")
-    return int(text)
-
-
-def positive_integer(text: str) -> int:
-    """A query value that must be an integer of at least 0; raises QueryParseError."""
-    number = integer(text)
-    if number < 0:
-        raise QueryParseError(f"Invalid value for positive integer: {as_erlang(text)}")
-    return number
-
-
-def media_ranges(accept: str) -> dict[str, float]:
-    ranges = {}
-    for item in accept.split(","):
-        name, *parameters = item.split(";")
-        quality = 1.0
-        for parameter in parameters:
-            key, _, value = parameter.partition("=")
-            if key.strip() == "q":
-                quality = float(value) if _QUALITY.fullmatch(value) else 0.0
-        ranges[name.strip().lower()] = quality
-    return ranges
-
-
-def decompress(body: bytes, encoding: str | None, size_max: int) -> bytes:
-    """Undo the Content-Encoding of a JSON body; a body that would grow beyond `size_max` raises TooLarge."""
-    if encoding is None or encoding == "identity":
-        return body
-    if encoding != "gzip":
-        raise UnsupportedMediaType(f"{encoding} is not a supported content encoding.")
-    output = []
-    room = size_max
-    try:
-        while body:
-            inflater = zlib.decompressobj(31)
-            piece = inflater.decompress(body, room + 1)
-            room -= len(piece)
-            if room < 0:
-                raise TooLarge()
-            if not inflater.eof:
-                raise BadRequest("Request body is not properly gzipped.")
-            output.append(piece)
-            body = inflater.unused_data  # gzip allows several members in a row
-    except zlib.error:
-        raise BadRequest("Request body is not properly gzipped.") from None
-    return b"".join(output)

@@ -8,7 +8,8 @@ from typing import Any
 from couchlite.database import Database
 
 from .databases import describe
-from .request import Request, decode, json_value, parse_query, shown
+from .request import Request
+from .values import decode, json_value, parse_query, shown
 
 SECRET_HEADERS = frozenset(("authorization", "cookie", "x-auth-couchdb-token"))
 """Functions are not to learn how a user proves who he is, unless [chttpd] scrub_json_request is off."""

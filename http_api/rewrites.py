@@ -18,8 +18,9 @@ from couchlite.javascript import Design
 from couchlite.jsontext import dumps
 
 from . import function_response, response
-from .request import Request, encode, json_value, shown
+from .request import Request
 from .request_object import request_object
+from .values import encode, json_value, shown
 
 JSON_PARAMETERS = frozenset(("key", "startkey", "start_key", "endkey", "end_key", "keys"))
 UNSEEN = ("info", "form", "uuid", "id")

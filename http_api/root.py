@@ -16,7 +16,8 @@ from . import response
 from .access import server_admin
 from .databases import NODE, describe
 from .listings import ALL, id_range
-from .request import Request, integer
+from .request import Request
+from .values import integer
 from .view_options import ViewOptions
 
 COUCHDB_VERSION = "3.5.0"

@@ -12,7 +12,8 @@ from couchlite.jsontext import loads
 
 from . import response
 from .authentication import session_cookie
-from .request import Request, decompress
+from .request import Request
+from .values import decompress
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"

@@ -17,9 +17,10 @@ from couchlite.revision import Rev
 
 from . import local, response
 from .documents import Options, etag_of, open_document, parse_options
-from .request import Request, decode, encode, integer, is_text
+from .request import Request
 from .staging import receive_parts, received_form
 from .submission import check_id, edit_of, named_revision, read_document, store
+from .values import decode, encode, integer, is_text
 
 NEEDS_REVISION = "When `new_edits: false`, the document needs `_rev` or `_revisions` specified"
 

@@ -18,7 +18,8 @@ from couchlite.config import Config
 from couchlite.errors import BadRequest, QueryParseError
 from couchlite.jsontext import dumps
 
-from .request import Request, as_erlang, json_value
+from .request import Request
+from .values import as_erlang, json_value
 
 LIMIT_MAX: Final = (1 << 59) - 1
 """Erlang's greatest small integer, which CouchDB takes for "no limit"."""

@@ -126,6 +126,15 @@ class HttpClient:
                 if not await backoff.wait():
                     raise self.lost(method, path, error) from error
 
+    async def read_doc(self, doc_id: str) -> dict[str, Any] | None:
+        """A document's winner; None where there is none. :raises PeerFailure:"""
+        answer = await self.ask("GET", wire.escape_id(doc_id))
+        if answer.status == 404:
+            return None
+        if answer.status != 200 or not isinstance(answer.value, dict):
+            raise self.failure("read_failed", answer)
+        return answer.value
+
     @contextlib.asynccontextmanager
     async def stream(
         self,

@@ -261,12 +261,7 @@ class HttpPeer:
             raise self._client.failure("bases_failed", answer)
 
     async def read_doc(self, doc_id: str) -> dict[str, Any] | None:
-        answer = await self._client.ask("GET", wire.escape_id(doc_id))
-        if answer.status == 404:
-            return None
-        if answer.status != 200 or not isinstance(answer.value, dict):
-            raise self._client.failure("read_failed", answer)
-        return answer.value
+        return await self._client.read_doc(doc_id)
 
     # writing
 

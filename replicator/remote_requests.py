@@ -45,12 +45,7 @@ class RemoteDocuments:
 
     async def read(self, doc_id: str) -> Fields | None:
         """The winner; None where there is none."""
-        answer = await self._client.ask("GET", wire.escape_id(doc_id))
-        if answer.status == 404:
-            return None
-        if answer.status != 200 or not isinstance(answer.value, dict):
-            raise self._client.failure("read_failed", answer)
-        return answer.value
+        return await self._client.read_doc(doc_id)
 
     async def update(self, doc_id: str, change: Callable[[Fields], Fields]) -> None:
         for _ in range(CONFLICTS_MAX):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -18,14 +17,6 @@ EMPTY_REV = "1-967a00dff5e02add41819138abb3284d"
 UNKNOWN_REV = "9-" + "0" * 32
 CONFLICT = {"error": "conflict", "reason": "Document update conflict."}
 TEXT = b"some text that is compressed when it is kept " * 10
-
-
-@pytest.fixture
-async def db(web: Site) -> AsyncIterator[Site]:
-    """The application with one database, `db`; whatever was done to it, it must fit together at the end."""
-    web.server.create("db")
-    yield web
-    assert web.server.open("db").check(deep=True) == []
 
 
 async def send(site: Site, docs: list[Any], query: str = "", **members: Any) -> Reply:

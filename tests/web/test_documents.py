@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,14 +12,6 @@ from .in_process import Reply, Site
 
 EMPTY_REV = "1-967a00dff5e02add41819138abb3284d"
 UNKNOWN_REV = "1-00000000000000000000000000000000"
-
-
-@pytest.fixture
-async def db(web: Site) -> AsyncIterator[Site]:
-    """The application with one database, `db`; whatever was done to it, it must fit together at the end."""
-    web.server.create("db")
-    yield web
-    assert web.server.open("db").check(deep=True) == []
 
 
 async def put(site: Site, doc_id: str, body: Any = None, query: str = "") -> str:

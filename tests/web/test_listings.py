@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import random
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -20,14 +19,6 @@ EMPTY_REV = "1-967a00dff5e02add41819138abb3284d"
 IDS = ["1", "10", "2", "A", "B", "_design/x", "_design/y", "a", "b", "c", 'q"\n\\', "z", "é", "\U0001f600"]
 LONG_ID = "long" * 150
 TEXT = b"some text that is compressed when it is kept " * 10
-
-
-@pytest.fixture
-async def db(web: Site) -> AsyncIterator[Site]:
-    """The application with one database, `db`; whatever was done to it, it must fit together at the end."""
-    web.server.create("db")
-    yield web
-    assert web.server.open("db").check(deep=True) == []
 
 
 async def load(site: Site, *ids: str, **fields: Any) -> None:

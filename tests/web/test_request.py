@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from couchlite.errors import BadRequest, CouchliteError, QueryParseError, TooLarge, UnsupportedMediaType
-from http_api.request import (
+from http_api.values import (
     boolean,
     decode,
     decompress,
