@@ -6,9 +6,11 @@ Without one of them a test is skipped; where CI is set it fails, so that CI can'
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +23,13 @@ from .site import Site, site
 LOCK_FILE = HERE / "package-lock.json"
 INSTALLED = HERE / "node_modules" / ".installed"
 """A copy of the lock file that node_modules was made from; .ci/setup leaves one too."""
+FAUXTON = "fauxton@1.2.6"
+"""CouchDB's web console. Its package names all that it was built with: so it isn't installed, but its built
+files are taken."""
+FAUXTON_SHA512 = (
+    "e59c0f2aab2dc2641c9521e27d60666f2ce504e2e8041de0b2c19a88414b3dc2"
+    "331ced19c73fae3ebfc3fc5b3a0c61fb1dfa21c3bb3acea723c14f4245cb217f"
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -55,6 +64,27 @@ def chromium() -> str:
     if not found:
         missing("there is no Chromium (Debian: apt-get install chromium)")
     return found[0]
+
+
+@pytest.fixture(scope="session")
+def fauxton(clients: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of Fauxton's files."""
+    folder = HERE / "node_modules" / f".{FAUXTON}"
+    with (tmp_path_factory.getbasetemp().parent / "npm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            place = tmp_path_factory.mktemp("fauxton")
+            pack = subprocess.run(
+                ["npm", "pack", FAUXTON], cwd=place, capture_output=True, text=True, timeout=100, check=False
+            )
+            if pack.returncode:
+                missing(f"npm could not fetch Fauxton: {pack.stderr.strip()}")
+            archive = place / "fauxton-1.2.6.tgz"
+            assert hashlib.sha512(archive.read_bytes()).hexdigest() == FAUXTON_SHA512
+            with tarfile.open(archive) as files:
+                files.extractall(place, filter="data")
+            shutil.move(place / "package" / "dist" / "release", folder)
+    return folder
 
 
 @pytest.fixture(name="site")

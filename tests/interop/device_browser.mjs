@@ -5,19 +5,10 @@ import {readFile} from 'node:fs/promises';
 import {createServer} from 'node:http';
 import {chromium} from 'playwright-core';
 
+import {QUIET} from './chromium.mjs';
 import {serve} from './commands.mjs';
 
 const [executablePath, profile] = process.argv.slice(2);
-
-const QUIET = [
-  '--no-sandbox',
-  '--disable-gpu',
-  '--disable-quic',
-  '--no-first-run',
-  '--disable-background-networking',
-  '--disable-component-update',
-  '--disable-sync',
-];
 
 const PAGE = `<!doctype html>
 <title>device</title>
