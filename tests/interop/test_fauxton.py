@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ..shell.running import Served, served, wait_until
+from ..shell.running import Served, served
+from ..waiting import wait_until
 from .device import HERE
 from .site import PASSWORD, USER
 
