@@ -74,7 +74,10 @@ def back_up(
     """
     wanted = server.names() if names is None else list(dict.fromkeys(names))
     for name in wanted:
-        server.open(name)
+        try:
+            server.open(name)
+        except DatabaseNotFound:
+            raise DatabaseNotFound(f"there is no database {name!r}") from None
     try:
         with _named_when_whole(target) as file:
             run = _BackupRun(server, file, Backup(target), progress or (lambda _what, _done, _total: None))
@@ -94,7 +97,10 @@ def _named_when_whole(target: Path) -> Iterator[BinaryIO]:
     if target.exists():
         raise BadRequest(f"{target} exists already")
     draft = target.with_name(target.name + ".partial")
-    descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BadRequest(f"{draft} can't be written: {error.strerror}") from None
     with open(descriptor, "r+b", buffering=CHUNK_BYTES) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

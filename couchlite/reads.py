@@ -27,7 +27,7 @@ class MissingRev(NamedTuple):
 
 def record(reader: Reader, doc_id: str) -> bytes | None:
     """The document's record, or None when no revision of it was ever seen."""
-    key = keys.find(reader, Space.DOCS, doc_id.encode())
+    key = keys.find(reader, Space.DOCS, doc_id.encode("utf-8", "surrogateescape"))  # no text is no id
     return reader.get(Space.DOCS, key) if key else None
 
 

@@ -32,6 +32,9 @@ from .validation import Refusals
 SIZE_MAX_BYTES = 64 << 20
 """Leaves that are larger together are left to people: they would have to be in memory several times."""
 
+TURN_DOCUMENTS = 100
+"""After so many, others have their turn, also if none of these is a conflict."""
+
 Refuse = Callable[[Database, Principal, Sequence[Edit]], Awaitable[Refusals]]
 """For each of some interactive edits what refuses it, if anything does. It may complete them."""
 
@@ -106,7 +109,9 @@ class Resolving:
         self, by: Settings | Resolver, ids: Iterable[str] | None = None, *, dry_run: bool = False
     ) -> AsyncIterator[Outcome]:
         """The same for each conflict of the database, or among `ids`; with `dry_run` nothing is written."""
-        for doc_id in (row.id for row in self._database.conflicts()) if ids is None else ids:
+        for at, doc_id in enumerate((row.id for row in self._database.conflicts()) if ids is None else ids):
+            if at % TURN_DOCUMENTS == 0:
+                await asyncio.sleep(0)
             with contextlib.suppress(NotFound):  # it is no conflict, or not any more
                 yield await (self.propose(doc_id, by) if dry_run else self.resolve(doc_id, by))
 

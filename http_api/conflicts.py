@@ -21,6 +21,7 @@ it, under the same limits and validation functions; bodies are read a few at a t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,13 +38,15 @@ from couchlite.errors import (
     MethodNotAllowed,
     NotFound,
     QueryParseError,
+    TooLarge,
 )
 from couchlite.jsontext import dumps
 from couchlite.landing import landed
 from couchlite.merging import Merged, Rules
 from couchlite.proposals import Sides, describe_clash
 from couchlite.resolution_log import Resolution, time_text
-from couchlite.resolutions import DELETE, check_leaves
+from couchlite.resolutions import DELETE, Plan, check_leaves
+from couchlite.resolving import SIZE_MAX_BYTES
 from couchlite.revision import Rev
 from couchlite.revtree import Node
 from couchlite.security import check_admin
@@ -59,7 +62,8 @@ from .values import boolean, is_text, positive_integer
 from .view_options import ViewOptions, read_options
 
 PAGE_BODIES = 32
-"""So many bodies are read in one snapshot."""
+PAGE_BYTES = 4 << 20
+"""So many bodies are read in one snapshot, and none more once they are that large together."""
 RESOLUTIONS_LIMIT = 100
 RESOLUTIONS_LIMIT_MAX = 1_000
 NAME_MAX = 100
@@ -240,16 +244,19 @@ async def _show(request: Request, doc_id: str) -> web.StreamResponse:
 
 def _docs(request: Request, found: Inspection, nodes: Iterable[Node]) -> Iterator[bytes]:
     """The JSON text of each revision, or null where its body has gone meanwhile."""
-    waiting = list(nodes)
-    for at in range(0, len(waiting), PAGE_BODIES):
-        texts = []
+    waiting = deque(nodes)
+    while waiting:
+        texts: list[bytes] = []
+        size = 0
         with request.database().snapshot() as snapshot:
-            for node in waiting[at : at + PAGE_BODIES]:
+            while waiting and len(texts) < PAGE_BODIES and size < PAGE_BYTES:
+                node = waiting.popleft()
                 try:
                     revision = snapshot.kept_revision(found.document, node)
                 except CouchliteError:
                     revision = None
                 texts.append(b"null" if revision is None else document.render(revision))
+                size += len(texts[-1])
         yield from texts
 
 
@@ -268,6 +275,10 @@ def _branch(branch: Branch) -> dict[str, Any]:
 async def _merge(request: Request, doc_id: str) -> web.StreamResponse:
     body = await known_members(request, "rules", "only")
     sides, merged = await _merged(request, doc_id, Rules.parse(body.get("rules", {})), _chosen(body))
+    return response.json(request, 200, await asyncio.to_thread(_proposal, doc_id, sides, merged))
+
+
+def _proposal(doc_id: str, sides: Sides, merged: Merged) -> bytes:
     proposal = {
         "id": doc_id,
         "leaves": [rev.text for rev in sides.seen],
@@ -276,35 +287,48 @@ async def _merge(request: Request, doc_id: str) -> web.StreamResponse:
         "document": None if merged.deleted else merged.document,
         "clashes": [describe_clash(clash, sides.revs) for clash in merged.clashes],
     }
-    return response.json(request, 200, proposal)
+    return dumps(proposal)
 
 
 async def _merged(request: Request, doc_id: str, rules: Rules, chosen: Sequence[Rev]) -> tuple[Sides, Merged]:
-    with request.database().snapshot() as snapshot:
-        sides = snapshot.sides(doc_id, chosen)
-    return sides, await asyncio.to_thread(sides.merge, rules)
+    database = request.database()
+
+    def run() -> tuple[Sides, Merged]:
+        with database.snapshot() as snapshot:
+            found = snapshot.inspect(doc_id)
+            leaves = found.choose(chosen) if chosen else found.leaves
+            if sum(leaf.info.size for leaf in leaves) > SIZE_MAX_BYTES:
+                raise TooLarge(f"The leaves are larger than {SIZE_MAX_BYTES >> 20} MiB together.")
+            sides = snapshot.sides(doc_id, chosen)
+        return sides, sides.merge(rules)
+
+    return await asyncio.to_thread(run)
 
 
 async def _resolve(request: Request, doc_id: str) -> web.StreamResponse:
     body = await known_members(request, "leaves", "only", "using", *_CONTENTS)
-    seen, chosen = _revs(body.get("leaves"), "leaves"), _chosen(body)
+    chosen = _chosen(body)
+    seen = await asyncio.to_thread(_revs, body.get("leaves"), "leaves")
     given = [name for name in _CONTENTS if name in body]
     if len(given) != 1:
         raise BadRequest(f"One of {', '.join(_CONTENTS)} says what becomes of the leaves.")
     content: Edit | Rev | None
+    database = request.database()
     if "rules" in body:
-        with request.database().snapshot() as snapshot:
-            check_leaves(snapshot.inspect(doc_id), seen)
+        with database.snapshot() as snapshot:
+            found = snapshot.inspect(doc_id)
+        await asyncio.to_thread(check_leaves, found, seen)
         sides, merged = await _merged(request, doc_id, Rules.parse(body["rules"]), chosen)
         content = sides.content(merged)
     else:
         content = _content(request, body, doc_id)
-    means = _means(body, _CONTENTS[given[0]])
-    with request.database().snapshot() as snapshot:
-        plan = snapshot.plan_resolution(
-            doc_id, seen, content, chosen=chosen, using=means, by=request.principal.name
-        )
-    return _resolved(request, await carry_out(request, plan))
+    means, name = _means(body, _CONTENTS[given[0]]), request.principal.name
+
+    def make_plan() -> Plan:
+        with database.snapshot() as snapshot:
+            return snapshot.plan_resolution(doc_id, seen, content, chosen=chosen, using=means, by=name)
+
+    return _resolved(request, await carry_out(request, await asyncio.to_thread(make_plan)))
 
 
 _CONTENTS = {"document": "document", "rules": "three-way", "pick": "pick", "delete": "delete"}
@@ -336,8 +360,13 @@ async def _undo(request: Request, doc_id: str) -> web.StreamResponse:
     number = (await known_members(request, "resolution")).get("resolution")
     if not isinstance(number, int) or isinstance(number, bool):
         raise BadRequest("`resolution` must be the number of a resolution.")
-    with request.database().snapshot() as snapshot:
-        plan = snapshot.plan_undo(number, by=request.principal.name)
+    database, name = request.database(), request.principal.name
+
+    def make_plan() -> Plan:
+        with database.snapshot() as snapshot:
+            return snapshot.plan_undo(number, by=name)
+
+    plan = await asyncio.to_thread(make_plan)
     if plan.id != doc_id:
         raise NotFound(f"There is no record of a resolution {number} of this document.")
     return _resolved(request, await carry_out(request, plan))
@@ -368,13 +397,13 @@ async def _bases(request: Request) -> web.StreamResponse:
     docs = (await known_members(request, "docs")).get("docs")
     if not isinstance(docs, list):
         raise BadRequest("`docs` must be a list of documents.")
-    edits = read_documents(request, docs)
+    edits = await asyncio.to_thread(read_documents, request, docs)
     if not all(edit.path for edit in edits):
         raise BadRequest("Each document needs its revision.")
-    proposed = base_bodies.judged(edits)
+    proposed = await asyncio.to_thread(base_bodies.judged, edits)
     refused = await refusals(request.app, request.database(), request.principal, proposed, new_edits=False)
     edits = [edit for edit, refusal in zip(edits, refused, strict=True) if refusal is None]
-    stored = await landed(request.database().submit_bases(edits))
+    stored = await landed(await asyncio.to_thread(request.database().submit_bases, edits))
     return response.json(request, 201, {"ok": True, "stored": stored})
 
 

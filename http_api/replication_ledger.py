@@ -14,10 +14,10 @@ import asyncio
 
 from aiohttp import web
 
-from couchlite.errors import NotFound, QueryParseError
+from couchlite.errors import IllegalDocumentId, NotFound, QueryParseError
 
 from . import replication, response, scheduler
-from .request import Request
+from .request import Request, is_text
 
 DEFAULT_LIMIT = 100
 LIMIT_MAX = 10_000
@@ -26,6 +26,8 @@ LIMIT_MAX = 10_000
 
 async def get(request: Request) -> web.StreamResponse:
     """Any of them."""
+    if not all(is_text(segment) for segment in request.segments):
+        raise NotFound()
     match request.segments[1:]:
         case []:
             return await _list(request)
@@ -60,6 +62,8 @@ async def _explain(request: Request, name: str | None) -> web.StreamResponse:
     doc_id = request.query_value("doc_id")
     if not doc_id:
         raise QueryParseError("`doc_id` is missing")
+    if not is_text(doc_id):
+        raise IllegalDocumentId("Document id must be valid UTF-8")
     found = await asyncio.to_thread(replication.ledger(request).explain, doc_id, name)
     return response.json(request, 200, {"doc_id": doc_id, "replications": found})
 

@@ -21,7 +21,7 @@ from replicator import ReplicationError, documents, parse_endpoint
 
 from . import replication_service, response
 from .listings import ALL, id_range
-from .request import Request
+from .request import Request, is_text
 from .view_options import ViewOptions, read_view_options
 
 DEFAULT_LIMIT = 100
@@ -31,6 +31,8 @@ PAGE_ROWS = 200
 async def get(request: Request) -> web.StreamResponse:
     """GET of anything below /_scheduler."""
     segments = request.segments[1:]
+    if not all(is_text(segment) for segment in segments):
+        raise NotFound()
     match segments:
         case ["jobs"]:
             return await _jobs(request)

@@ -214,7 +214,11 @@ async def carry_out(request: Request, plan: Plan) -> Resolution:
             raise refusal
     try:
         await _stage(database, plan.edits)
-        if len(plan.edits) > PLAN_IN_LOOP_MAX_EDITS and not plan.edits[0].attachments:
+        is_much = (
+            len(plan.edits) > PLAN_IN_LOOP_MAX_EDITS
+            or sum(len(edit.body) for edit in plan.edits) > IN_LOOP_MAX_BYTES
+        )
+        if is_much and not any(edit.attachments for edit in plan.edits):
             done = await asyncio.to_thread(database.submit_plan, plan)
         else:
             done = database.submit_plan(plan)

@@ -69,7 +69,7 @@ def mango_indexes(database: Database) -> tuple[dict[MangoIndex, IndexDefinition]
 
 def _views(database: Database, snapshot: Snapshot, doc_id: str) -> DesignViews:
     known = _cache.setdefault(database, {})
-    [record] = snapshot.doc_records([doc_id.encode()])
+    [record] = snapshot.doc_records([doc_id.encode("utf-8", "surrogateescape")])
     if record is None:
         known.pop(doc_id, None)
         raise NotFound("missing")

@@ -16,6 +16,9 @@ from ..mango.selector import Matcher, compile_selector
 from .resolvers import JavaScript, LastWriteWins, Leaf, Manual, Resolver, ThreeWay, Union
 from .rules import Rules
 
+RESOLVERS_MAX = 1_000
+"""They are asked one after the other about each conflict."""
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -44,6 +47,8 @@ class Settings:
             raise BadRequest("automatic must be true or false")
         if not isinstance(listed, list):
             raise BadRequest("resolvers must be an array")
+        if len(listed) > RESOLVERS_MAX:
+            raise BadRequest(f"there may be {RESOLVERS_MAX} resolvers at most")
         return cls(automatic, tuple(_choice(at, entry) for at, entry in enumerate(listed)))
 
     def choose(self, doc_id: str, winner: Leaf) -> Resolver:

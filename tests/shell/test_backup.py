@@ -50,7 +50,10 @@ def test_what_is_printed(data: Path, tmp_path: Path) -> None:
     answer = json.loads(done.stdout)
     assert (answer["ok"], answer["databases"], answer["warnings"]) == (True, ["c"], [])
     done = couchlite("backup", tmp_path / "none", "d", "--data-dir", data)
-    assert (done.returncode, done.stdout) == (3, "")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "couchlite: there is no database 'd'\n")
+    done = couchlite("backup", tmp_path / "nowhere" / "file", "--data-dir", data)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "file.partial can't be written: No such file or directory" in done.stderr
     file.write_bytes(file.read_bytes()[:-3000])
     done = couchlite("restore", file, "--data-dir", tmp_path / "new")
     assert done.returncode == 1 and done.stderr.startswith(f"couchlite: {file}: ")

@@ -9,6 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
+from http_api import conflicts
+
 from .in_process import Reply, Site
 
 A, B, C = ("a" * 32, "b" * 32, "c" * 32)
@@ -344,6 +346,18 @@ async def test_validation_functions_judge_every_revision_of_a_resolution(db: Sit
     assert len((await ask(db, "GET", "/db/_conflicts/x"))["leaves"]) == 2
     await ask(db, "DELETE", f"/db/_design/v?rev={(await ask(db, 'GET', '/db/_design/v'))['_rev']}")
     await ask(db, "POST", "/db/_conflicts/x", body, 201)
+
+
+async def test_leaves_too_large_for_the_memory_are_not_merged(
+    db: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, leaves = await fork(db, "x", a={"text": "A" * 600}, b={"text": "B" * 600}, c={"text": "C"})
+    monkeypatch.setattr(conflicts, "SIZE_MAX_BYTES", 1000)
+    for path, body in (("/_merge", {}), ("", {"leaves": leaves, "rules": {}})):
+        answer = await ask(db, "POST", f"/db/_conflicts/x{path}", body, 413)
+        assert answer["reason"].startswith("The leaves are larger than")
+    await ask(db, "POST", "/db/_conflicts/x/_merge", {"only": leaves[:2]})
+    await ask(db, "POST", "/db/_conflicts/x", {"leaves": leaves, "pick": leaves[0]}, 201)
 
 
 async def test_who_may_not_write_a_document_may_not_bring_the_base_of_its_conflict(db: Site) -> None:

@@ -214,3 +214,28 @@ async def test_a_post_may_stand_for_another_method(web: Site) -> None:
     override = {"X-HTTP-Method-Override": "PUT"}
     assert (await web.ask("POST", "/stood-for", headers=override)).status == 201
     assert (await web.ask("GET", "/stood-for", headers={"X-HTTP-Method-Override": "DELETE"})).status == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/db/_design/%FF/_view/v", 404),
+        ("/db/_design/%FF/_info", 404),
+        ("/db/_design/d/_list/l/%FF/v", 404),
+        ("/db/_changes?filter=%FF/f", 404),
+        ("/db/_changes?filter=_view&view=%FF/v", 404),
+        ("/db/_conflicts/%FF", 400),
+        ("/_replications/%FF", 404),
+        ("/_replications/%FF/_explain?doc_id=a", 404),
+        ("/_replications/_explain?doc_id=%FF", 400),
+        ("/_scheduler/jobs/%FF", 404),
+        ("/_scheduler/docs/_replicator/%FF", 404),
+    ],
+)
+async def test_what_is_no_text_is_not_found_anywhere(web: Site, path: str, status: int) -> None:
+    for database in ("db", "_replicator"):
+        await web.ask("PUT", f"/{database}")
+    design = {"lists": {"l": "function () {}"}}
+    assert (await web.ask("PUT", "/db/_design/d", design)).status == 201
+    reply = await web.ask("GET", path)
+    assert reply.status == status, reply.body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -33,6 +34,9 @@ async def test_settings(db: Site) -> None:
     [
         pytest.param(
             "PUT", "_resolvers", {"automatic": 1}, 400, "automatic must be true or false", id="settings"
+        ),
+        pytest.param(
+            "PUT", "_resolvers", {"resolvers": [{}] * 1001}, 400, "1000 resolvers at most", id="too many"
         ),
         pytest.param("PUT", "doc", {}, 405, "Only GET,HEAD,POST allowed", id="PUT of a document's conflict"),
         pytest.param("POST", "_resolve", {"using": "lww"}, 400, "'lww' is not a resolver", id="resolver"),
@@ -153,3 +157,13 @@ async def test_a_resolved_request_for_a_replication_can_be_undone(db: Site) -> N
     undo = {"resolution": done["resolution"]}
     await ask(db, "POST", "/_replicator/_conflicts/x/_undo", undo, 201)
     assert len((await ask(db, "GET", "/_replicator/_conflicts/x"))["leaves"]) == 2
+
+
+async def test_a_resolver_asked_about_many_documents_lets_others_have_their_turn(db: Site) -> None:
+    body = {"ids": [f"doc{number}" for number in range(100_000)], "using": "union"}
+    resolving = asyncio.create_task(ask(db, "POST", "/db/_conflicts/_resolve", body))
+    turns = 0
+    while not resolving.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert (await resolving)["rows"] == [] and turns > 500
