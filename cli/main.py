@@ -3,7 +3,10 @@ read."""
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import sys
 from typing import Any
 
 import click
@@ -98,6 +101,14 @@ class Commands(click.Group):
         except CouchliteError as error:
             tell(error.reason)
             ctx.exit(EXIT_CODES.get(error.status, 1))
+        except UnicodeEncodeError as error:
+            tell(f"this is no UTF-8, or can't be shown here: {error.object[:100]!a}")
+            ctx.exit(1)
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # of whom nobody listens to; click sees to it
+            tell(f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror or error))
+            ctx.exit(1)
 
 
 @click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -107,6 +118,15 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 conflict.
     """
+    _open_missing_streams()
+
+
+def _open_missing_streams() -> None:
+    """Whoever started the program may have closed some. The file opened next would get such a number, and be
+    written to as if it were the terminal."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from aiohttp import web
 from couchlite.errors import IllegalDocumentId, NotFound, QueryParseError
 
 from . import replication, response, scheduler
-from .request import Request, is_text
+from .request import Request
+from .values import is_text
 
 DEFAULT_LIMIT = 100
 LIMIT_MAX = 10_000

@@ -21,7 +21,8 @@ from replicator import ReplicationError, documents, parse_endpoint
 
 from . import replication_service, response
 from .listings import ALL, id_range
-from .request import Request, is_text
+from .request import Request
+from .values import is_text
 from .view_options import ViewOptions, read_view_options
 
 DEFAULT_LIMIT = 100
