@@ -15,7 +15,7 @@ from rich.markup import escape
 from .address import Address
 from .diagnosis import CLIENTS, Finding, Patient, State, Wire, examine
 from .main import Failure
-from .options import json_option, print_json
+from .options import EXISTING_FILE, json_option, password_option, print_json, user_option
 
 SIGNS: dict[State, tuple[str, str]] = {
     "ok": ("✔", "green"),
@@ -42,14 +42,10 @@ SIGNS: dict[State, tuple[str, str]] = {
     help="Origin of your app's pages, such as https://app.example; otherwise those that the server lists. "
     "Can be given more than once.",
 )
+@user_option
+@password_option
 @click.option(
-    "--user", envvar="COUCHDB_USER", show_envvar=True, help="Who logs in: best a server administrator."
-)
-@click.option("--password", envvar="COUCHDB_PASSWORD", show_envvar=True, help="With which password.")
-@click.option(
-    "--ca-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Certificates of authorities to trust beside the usual ones.",
+    "--ca-file", type=EXISTING_FILE, help="Certificates of authorities to trust beside the usual ones."
 )
 @click.option("--insecure", is_flag=True, help="Log in even if the server's certificate can't be verified.")
 @json_option
@@ -68,8 +64,9 @@ def command(
     """Look at the server at URL, couchlite or CouchDB, as its clients see it.
 
     Looks at TLS, the clock, accounts, settings, disk, cross-origin requests, and what proxies break:
-    addresses, methods, headers, large bodies, feeds. Each finding that isn't good comes with its repair. To
-    see what arrives, an administrator's examination makes a database couchlite-doctor-..., and deletes it.
+    addresses, methods, headers, large bodies, feeds. Each finding that isn't good comes with its repair. A
+    server administrator sees most: to see what arrives, that examination makes a database
+    couchlite-doctor-..., and deletes it.
 
     Exit code 1 if something is wrong.
     """

@@ -40,7 +40,6 @@ HEADINGS = {
 EXIT_CODES = {404: 3, 409: 4, 412: 4}
 """HTTP status of an error -> exit code; 1 for any other. 2 is wrong usage, as everywhere with click."""
 
-
 SENTENCE_LENGTH_MAX = 200
 """Of what is said of a command in its group's list; it folds there."""
 
@@ -66,12 +65,8 @@ class CommandGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(
-                [
-                    (name, found.get_short_help_str(SENTENCE_LENGTH_MAX))
-                    for name, found in self.commands.items()
-                ]
-            )
+            rows = self.commands.items()
+            formatter.write_dl([(name, one.get_short_help_str(SENTENCE_LENGTH_MAX)) for name, one in rows])
 
 
 class Commands(click.Group):

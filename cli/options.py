@@ -17,6 +17,9 @@ from .stores import Store, local_store
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
+EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""The type of an option that names a file to be read."""
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 user_option = click.option(
     "--user", metavar="NAME", envvar="COUCHDB_USER", show_envvar=True, help="Who logs in to the server."

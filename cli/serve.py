@@ -24,8 +24,8 @@ from http_api.serving import Serving, Shared
 from http_api.workers import Supervisor, WorkerFailed
 
 from .main import Failure
-from .options import data_directory_option
-from .service_options import EXISTING_FILE, config_option, log_format_option, log_level_option
+from .options import EXISTING_FILE, data_directory_option
+from .service_options import config_option, log_format_option, log_level_option
 
 DEFAULT_ADMIN = "admin"
 

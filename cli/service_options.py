@@ -4,16 +4,11 @@ they need the server's code, whose import the other commands shall not wait for.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from http_api import logs
 
-from .options import Decorator
-
-EXISTING_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-"""The type of an option that names a file to be read."""
+from .options import EXISTING_FILE, Decorator
 
 log_format_option = click.option(
     "--log-format",

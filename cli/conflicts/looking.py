@@ -12,6 +12,7 @@ from rich.text import Text
 from couchlite.errors import NotFound
 from couchlite.merging import MISSING, Merged, merge
 
+from ..main import CommandGroup
 from ..options import bytes_text, json_option, print_json
 from ..progress import ProgressLine
 from ..tables import print_table
@@ -39,7 +40,7 @@ document_argument = click.argument("doc_id", metavar="ID", shell_complete=comple
 all_option = click.option("--all", "whole", is_flag=True, help="Leave nothing out, however much there is.")
 
 
-class _Conflicts(click.Group):
+class _Conflicts(CommandGroup):
     """Without the name of a command it lists."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -256,7 +257,7 @@ def stats(places: Places, databases: Sequence[str], as_json: bool) -> None:
 @command.command()
 @database_argument
 @click.argument("doc_id", metavar="[ID]", required=False)
-@click.option("--limit", type=click.IntRange(1), default=100, show_default=True)
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many at most.")
 @on_places
 @json_option
 def log(places: Places, database: str, doc_id: str | None, limit: int, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from couchlite.merging import Merged, Rules
 from couchlite.merging import merge as merge_leaves
 from couchlite.merging.settings import NAMES
 
-from ..main import EXIT_CODES, Failure, tell
+from ..main import EXIT_CODES, CommandGroup, Failure, tell
 from ..options import json_option, print_json
 from ..progress import ProgressLine
 from . import choosing, completion
@@ -338,7 +338,7 @@ def _print_summary(rows: Sequence[JsonObject], left: Sequence[JsonObject], dry_r
 # --- settings
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def resolvers() -> None:
     """Print or change how a database's conflicts are resolved."""
 
