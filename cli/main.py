@@ -26,6 +26,7 @@ COMMANDS = {
     "restore": "Restore databases, or a whole server, from a backup.",
     "check": "Verify a data directory: every index, counter, checksum and page.",
     "doctor": "Look at a server as its clients see it, and say how to repair it.",
+    "completion": "Print what a shell has to load to complete commands.",
 }
 """Command -> what it does; the module of the same name is imported only when the command is used."""
 

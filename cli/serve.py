@@ -23,6 +23,7 @@ from http_api.metrics import Metrics
 from http_api.serving import Serving, Shared
 from http_api.workers import Supervisor, WorkerFailed
 
+from . import systemd
 from .main import Failure
 from .options import EXISTING_FILE, data_directory_option
 from .service_options import config_option, log_format_option, log_level_option
@@ -176,6 +177,7 @@ def _run(options: Serving, count: int) -> None:
         address = f"{scheme}://{host}:{options.port}/"
         with contextlib.suppress(OSError):  # that nobody reads it is no reason not to serve
             click.echo(f"couchlite {VERSION} serves {options.data_directory} at {address} with {processes}")
+        systemd.notify(f"READY=1\nSTATUS=serves {address}")
 
     shared = Shared(Failures(), Metrics(count))
     try:

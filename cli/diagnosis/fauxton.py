@@ -21,7 +21,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
         page.status == 200 and page.headers.get_content_type() == "text/html",
         "the pages of /_utils/ are there",
         f"/_utils/ answers {page.problem}",
-        "serve Fauxton's files under the address of the server (its npm package has them)",
+        "couchlite serve --fauxton-dir DIRECTORY, with the files of Fauxton's npm package",
         "warn",
     )
     if not patient.is_admin:

@@ -29,8 +29,8 @@ class Patient:
 
     @property
     def server(self) -> str:
-        """How it calls itself."""
-        return "" if self.welcome is None else self.welcome.headers.get("Server", "")
+        """How it calls itself; a proxy may have added its own name, as browsers see both."""
+        return "" if self.welcome is None else ", ".join(self.welcome.headers.get_all("Server") or ())
 
     @property
     def is_couchlite(self) -> bool:
