@@ -42,7 +42,9 @@ def ask(merged: Merged, names: Sequence[str], screen: Console) -> Merged | None:
     """Let somebody choose a value for each clash; None if they give up."""
     choices: dict[int, Any] = {}
     for at, clash in enumerate(merged.clashes):
-        screen.print(Text(f"\n{place(clash.pointer)}", "bold red").append(f"  {_KINDS[clash.kind]}", FAINT))
+        screen.print(
+            Text().append(f"\n{place(clash.pointer)}", "bold red").append(f"  {_KINDS[clash.kind]}", FAINT)
+        )
         screen.print(Text(f"clash {at + 1} of {len(merged.clashes)}", FAINT))
         answer = _choose(clash, names, screen)
         if answer is None:
@@ -56,12 +58,15 @@ def _choose(clash: Clash, names: Sequence[str], screen: Console) -> tuple[Any] |
     variants = Difference(clash.pointer, clash.base, clash.values).variants()
     variants.sort(key=lambda variant: variant[1][0])  # the winner's first
     visible = variants[:VARIANTS_MAX]
-    screen.print(Text("  b  base  ", FAINT).append_text(compared(clash.base, clash.base, "")))
+    screen.print(Text().append("  b  base  ", FAINT).append_text(compared(clash.base, clash.base, "")))
     while True:
         for number, (value, owners) in enumerate(visible, 1):
             who = some([names[owner] for owner in owners], OWNERS_MAX)
             line = (
-                Text(f"  {number}  ", "bold").append(who, WINNER if owners[0] == 0 else CONFLICT).append("  ")
+                Text()
+                .append(f"  {number}  ", "bold")
+                .append(who, WINNER if owners[0] == 0 else CONFLICT)
+                .append("  ")
             )
             screen.print(line.append_text(compared(value, clash.base, ADDED)))
         more = len(variants) - len(visible)

@@ -1,7 +1,7 @@
 """The conflicts of a database of any CouchDB: found, shown and resolved by what every CouchDB answers.
 
     _changes?style=all_docs         which documents have several leaves, and then
-    _bulk_get                       which of these are not deleted
+    _bulk_get                       which of these leaves are not deleted; the bodies of other revisions
     open_revs=all&revs=true         the leaves and their histories; the tree is what these have in common
     _bulk_docs                      the merged revision, and then the deletion of each other leaf
 
@@ -42,8 +42,7 @@ from .case import (
 from .places import Content, Delete, Pick, Told
 
 PAGE_CHANGES = 1000
-CANDIDATES_AT_ONCE = 20
-INNER_AT_ONCE = 100
+BODIES_AT_ONCE = 200
 INNER_MAX = 500
 """So many revisions that are no leaves are asked for: those where branches meet, and then the newest."""
 
@@ -60,19 +59,18 @@ class ForeignPlace:
     # --- which there are
 
     def rows(self, told: Told) -> Iterator[Listed]:
-        found: dict[str, Listed] = {}
-        for ids in self._candidates(told):
-            asked = {"docs": [{"id": doc_id} for doc_id in ids]}
-            for result in self._ask("POST", "_bulk_get", asked)["results"]:
-                leaves = _living(answer["ok"] for answer in result["docs"] if "ok" in answer)
-                if len(leaves) > 1:
-                    size = sum(_size(leaf) for leaf in leaves)
-                    row = Listed(self.name, result["id"], leaves[0]["_rev"], len(leaves), None, size)
-                    found[row.id] = row
-        yield from sorted(found.values(), key=lambda row: row.id)
+        leaves: dict[str, dict[str, int]] = {}
+        for pairs in self._candidates(told):
+            for leaf in self._found([{"id": doc_id, "rev": rev} for doc_id, rev in pairs]):
+                if not leaf.get("_deleted"):
+                    leaves.setdefault(leaf["_id"], {})[leaf["_rev"]] = _size(leaf)
+        for doc_id, sizes in sorted(leaves.items()):
+            if len(sizes) > 1:
+                winner = max(sizes, key=_place)
+                yield Listed(self.name, doc_id, winner, len(sizes), None, sum(sizes.values()))
 
-    def _candidates(self, told: Told) -> Iterator[Sequence[str]]:
-        """The documents with several leaves, deleted ones too."""
+    def _candidates(self, told: Told) -> Iterator[Sequence[tuple[str, str]]]:
+        """The leaves of documents that have several, deleted ones too."""
         since: Any = 0
         done = 0
         while True:
@@ -81,11 +79,22 @@ class ForeignPlace:
             rows = page["results"]
             done += len(rows)
             told(done, done + page.get("pending", 0))
-            ids = [row["id"] for row in rows if len(row["changes"]) > 1]
-            yield from _batches(ids, CANDIDATES_AT_ONCE)
+            pairs = [
+                (row["id"], change["rev"])
+                for row in rows
+                if len(row["changes"]) > 1
+                for change in row["changes"]
+            ]
+            yield from _batches(pairs, BODIES_AT_ONCE)
             if len(rows) < PAGE_CHANGES:
                 return
             since = page["last_seq"]
+
+    def _found(self, asked: Sequence[JsonObject]) -> Iterator[JsonObject]:
+        """Those of the revisions that are there."""
+        # Each is named by its revision: without one, PouchDB answers with the winner only.
+        for result in self._ask("POST", "_bulk_get", {"docs": asked})["results"]:
+            yield from (answer["ok"] for answer in result["docs"] if "ok" in answer)
 
     def counts(self, told: Told) -> JsonObject:
         rows = list(self.rows(told))
@@ -143,10 +152,8 @@ class ForeignPlace:
     def _bodies(self, doc_id: str, revs: Sequence[str]) -> dict[str, JsonObject | None]:
         """The documents of revisions, None for those that are gone."""
         found: dict[str, JsonObject | None] = dict.fromkeys(revs)
-        for some in _batches(revs, INNER_AT_ONCE):
-            asked = {"docs": [{"id": doc_id, "rev": rev} for rev in some]}
-            for result in self._ask("POST", "_bulk_get", asked)["results"]:
-                found |= {one["ok"]["_rev"]: one["ok"] for one in result["docs"] if "ok" in one}
+        for some in _batches(revs, BODIES_AT_ONCE):
+            found |= {one["_rev"]: one for one in self._found([{"id": doc_id, "rev": rev} for rev in some])}
         return found
 
     # --- resolving

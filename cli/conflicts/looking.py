@@ -149,7 +149,7 @@ def _names(case: Case) -> dict[str, str]:
 
 
 def _head(case: Case) -> Text:
-    head = Text(printable(case.id), "bold").append(f" in {case.database}: ", "")
+    head = Text().append(printable(case.id), "bold").append(f" in {case.database}: ", "")
     if len(case.leaves) < 2:
         return head.append("not in conflict", "green" if case.leaves else "yellow")
     since = "" if case.since is None else f" for {age(case.since)}"
@@ -199,7 +199,7 @@ def diff(places: Places, database: str, doc_id: str, revs: Sequence[str], whole:
             for sign, value, other, style in (("- ", old, new, REMOVED), ("+ ", new, old, ADDED)):
                 if value is not MISSING:
                     for line in compared(value, other, style, whole=whole).split("\n"):
-                        screen.print(Text(sign, style).append_text(line), soft_wrap=True)
+                        screen.print(Text().append(sign, style).append_text(line), soft_wrap=True)
     if most < len(targets):
         screen.print(Text(f"⋮ {len(targets) - most:,} more leaves (--all shows them)", FAINT))
 

@@ -87,9 +87,9 @@ def _words(value: str, other: str, style: str) -> Text:
 
 
 def _lines(value: str, other: str, style: str, *, whole: bool) -> Text:
-    lines = value.split("\n")
+    lines = value.removesuffix("\n").split("\n")
     is_kept = [False] * len(lines)
-    for match in alignment(other.split("\n"), lines):
+    for match in alignment(other.removesuffix("\n").split("\n"), lines):
         is_kept[match.leaf : match.leaf + match.length] = [True] * match.length
     text = Text()
     skipped = False

@@ -91,7 +91,7 @@ def _variants(
 ) -> Iterator[Text]:
     yield _place(row, clashes)
     if base is not None:
-        yield Text("    base  ", FAINT).append_text(compared(row.base, row.base, "", whole=whole))
+        yield Text().append("    base  ", FAINT).append_text(compared(row.base, row.base, "", whole=whole))
     variants = row.variants()
     most = len(variants) if whole else VARIANTS_MAX
     for value, owners in variants[:most]:

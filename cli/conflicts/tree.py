@@ -86,7 +86,7 @@ class _Drawing:
                 bodies = sum(self._statuses.get(rev) == AVAILABLE for rev in run)
                 kept = f"{plural(bodies, 'body')} here" if bodies else "bodies gone"
                 told = f"⋮ {plural(len(run), 'revision')}, {kept}"
-                yield Text(prefix, FAINT).append(told, FAINT)
+                yield Text(prefix + told, FAINT)
                 prefix = rest
                 continue
             for rev in run:
@@ -111,8 +111,10 @@ class _Drawing:
         status = self._statuses.get(rev, UNKNOWN)
         style, word = self._word(rev, status)
         mark = "●" if status == AVAILABLE else "✕" if rev in self._deleted else "○"
-        line = Text(prefix, FAINT).append(
-            f"{mark} {self._names[rev]}", style or ("" if status == AVAILABLE else FAINT)
+        line = (
+            Text()
+            .append(prefix, FAINT)
+            .append(f"{mark} {self._names[rev]}", style or ("" if status == AVAILABLE else FAINT))
         )
         line.append(f"  {word}", style or FAINT)
         if rev in self._sizes:
