@@ -92,8 +92,10 @@ class LocalPlace:
         dry_run: bool,
         tell: Callable[[JsonObject], None],
     ) -> None:
-        if not dry_run:
-            self._require_no_rules()
+        if not dry_run and (rules := self._rules()):
+            for doc_id in ids:
+                tell({"id": doc_id, "leaves": [], "using": using, "resolved": False, "reason": rules})
+            return
         # These take a while to import, and most commands don't need them.
         from couchlite.javascript import FunctionPool
         from couchlite.merging.settings import Settings, parse_resolver
@@ -112,9 +114,14 @@ class LocalPlace:
 
         asyncio.run(run())
 
+    def _rules(self) -> str | None:
+        """Why this process must not write here, if there is a reason."""
+        has_rules = self.name in SYSTEM_NAMES or self.name == users.database_name(self._server.config)
+        return f"{self.name} has rules that only a server keeps: name it by --url" if has_rules else None
+
     def _require_no_rules(self) -> None:
-        if self.name in SYSTEM_NAMES or self.name == users.database_name(self._server.config):
-            raise Failure(f"{self.name} has rules that only a server keeps: name it by --url")
+        if rules := self._rules():
+            raise Failure(rules)
 
     def undo(self, doc_id: str, number: int | None) -> JsonObject:
         self._require_no_rules()

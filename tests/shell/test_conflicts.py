@@ -357,6 +357,21 @@ def test_wrong_usage(tmp_path: Path, command: list[str]) -> None:
     assert conflicts_on(*fill(tmp_path / "data"))(*command).code == 2
 
 
+def test_system_databases_of_a_directory_are_only_looked_at(tmp_path: Path) -> None:
+    where = fill(tmp_path / "data", *CLEAN)
+    with Server(tmp_path / "data") as store:
+        users = store.create("_users")
+        for doc in CLASHING:
+            users.submit_replicated([parse(doc)]).result()
+    couchlite = conflicts_on(*where)
+    reason = "_users has rules that only a server keeps: name it by --url"
+    assert couchlite("pick", "_users", "clashing", LOSER).error == f"couchlite: {reason}\n"
+    done = couchlite("resolve", "--all", "--using", "three-way")
+    assert done.code == 4 and f"left alone: _users/clashing: {reason}" in done.output
+    assert "1 conflict resolved; 1 left alone" in done.output
+    assert [row["id"] for row in couchlite("list", "--json").json] == ["clashing"]
+
+
 # --- on a terminal
 
 
