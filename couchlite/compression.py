@@ -37,7 +37,7 @@ _beside = ThreadPoolExecutor(1, thread_name_prefix="compression")
 
 RAW = 0
 PLAIN = 1
-FIRST_DICTIONARY = 2
+"""Compressed without a dictionary; greater numbers are those of dictionaries."""
 
 
 class BodyCodec:

@@ -15,6 +15,7 @@ import pytest
 
 from couchlite import Server
 
+from ..waiting import wait_until
 from .running import Served, served
 
 WORKERS = pytest.mark.parametrize("workers", ["1", "2"])
@@ -67,11 +68,10 @@ def test_what_was_acknowledged_is_there(tmp_path: Path, workers: str, number: si
         writers = [threading.Thread(target=_write, args=(server.port, who, acknowledged)) for who in range(8)]
         for writer in writers:
             writer.start()
-        time.sleep(1.0)
+        wait_until(lambda: len(acknowledged) > 20)
         assert server.stop(number) == 0
         for writer in writers:
             writer.join()
-    assert len(acknowledged) > 20
     with Server(tmp_path / "data") as store:
         database = store.open("db")
         for doc_id, rev in acknowledged:
