@@ -16,9 +16,9 @@ def command(shell: str) -> None:
     """Print what SHELL has to load to complete couchlite's commands and options.
 
     \b
-    bash, in ~/.bashrc:                 eval "$(couchlite completion bash)"
-    zsh, in ~/.zshrc (after compinit):  eval "$(couchlite completion zsh)"
-    fish, once:                         couchlite completion fish > ~/.config/fish/completions/couchlite.fish
+    bash, in ~/.bashrc:                   eval "$(couchlite completion bash)"
+    zsh, in ~/.zshrc (after compinit):    eval "$(couchlite completion zsh)"
+    fish, in ~/.config/fish/config.fish:  couchlite completion fish | source
     """
     found = get_completion_class(shell)
     assert found is not None  # each of SHELLS has one

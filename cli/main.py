@@ -35,6 +35,7 @@ HEADINGS = {
     "db": "Databases and documents",
     "replicate": "Replicate",
     "backup": "Keep safe",
+    "completion": "Use in a shell",
 }
 """The first command below each heading."""
 
