@@ -58,6 +58,24 @@ def make_image(image: Path, size_bytes: int) -> None:
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(image)], check=True)
 
 
+def copy_of_device(mounted_at: Path, image: Path, copy: Path) -> Path:
+    """What is on the device of a mounted image at one moment: `image` as it is, without what the kernel has
+    not written to it. Nothing may be written meanwhile, or the copy would be of no moment at all; the kernel
+    may have something to finish when those who use the file system were just stopped."""
+    while True:
+        before, under_way = _writes_to(mounted_at)
+        shutil.copyfile(image, copy)
+        if not under_way and _writes_to(mounted_at) == (before, 0):
+            return copy
+
+
+def _writes_to(mounted_at: Path) -> tuple[int, int]:
+    """How many writes there have been to the device of a file system; and how many requests are under way."""
+    number = os.stat(mounted_at).st_dev
+    statistics = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat").read_text().split()
+    return int(statistics[4]), int(statistics[8])
+
+
 @contextlib.contextmanager
 def mounted(path: Path, *options: str) -> Iterator[Path]:
     """Mount at `path`; skips the test where that can't be done."""

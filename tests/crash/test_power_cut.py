@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ import pytest
 from ..shell.running import kill
 from . import KILLS
 from .client import Client
-from .disks import make_image, mounted
+from .disks import copy_of_device, make_image, mounted
 from .follower import Follower
 from .inspection import look_through, running
 from .ledger import Ledger
@@ -51,7 +50,7 @@ def test_power_cuts_lose_nothing(tmp_path: Path) -> None:
                 crew.work()
                 time.sleep(0.2 + chance.random())
                 os.killpg(server.process.pid, signal.SIGSTOP)
-                left = shutil.copyfile(image, tmp_path / f"disk.{cut + 1}")
+                left = copy_of_device(tmp_path / "disk", image, tmp_path / f"disk.{cut + 1}")
                 kill(server.process)
                 crew.rest()
                 client.close()
