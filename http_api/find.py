@@ -48,13 +48,13 @@ _SEPARATOR = b",\r\n"
 
 async def find(request: Request) -> web.StreamResponse:
     """POST of a query."""
-    system_documents.check_reads_all(request)
+    only = system_documents.only_document(request)
     options, plan, index, _state = await _prepare(request)
     stream = Stream(request)
     await stream.write(b'{"docs":[')
     end = b"\r\n]"
     if not plan.is_empty:
-        cursor = _Cursor(request, options, plan, index)
+        cursor = _Cursor(request, options, plan, index, only)
         await cursor.write(stream)
         cursor.count(request.app.metrics)
         end += b"".join([b',\r\n"%b": %b' % (name, dumps(value)) for name, value in cursor.remarks()])
@@ -136,9 +136,16 @@ class _Range:
 
 
 class _Cursor:
-    """One query on its way."""
+    """One query on its way. `only` is the id of the only document that may be found, if others may not."""
 
-    def __init__(self, request: Request, options: FindOptions, plan: Plan, index: Index | None) -> None:
+    def __init__(
+        self,
+        request: Request,
+        options: FindOptions,
+        plan: Plan,
+        index: Index | None,
+        only: bytes | None,
+    ) -> None:
         assert plan.index is not None
         self._database = request.database()
         self._config = request.server.config
@@ -146,6 +153,7 @@ class _Cursor:
         self._plan = plan
         self._chosen = plan.index
         self._index = index
+        self._only = only
         self._matches = compile_normalized(options.selector)
         self._project = compile_projection(list(options.fields))
         self._covered = planner.covers(plan.index, _needed_fields(options))
@@ -242,7 +250,7 @@ class _Cursor:
         is_quorum_read = self._options.r > 1 and not self._covered
         is_shard_read = not is_quorum_read and not self._covered
         for at, value in enumerate(page.values):
-            if value is None:
+            if value is None or (self._only is not None and page.ids[at] != self._only):
                 continue
             self._docs_examined += is_shard_read
             self._quorum_docs_examined += is_quorum_read

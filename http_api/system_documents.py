@@ -17,7 +17,7 @@ from couchlite.document import Edit, Revision
 from couchlite.errors import Conflict, CouchliteError
 from couchlite.jsontext import dumps, loads
 from couchlite.revision import Rev, new_rev
-from couchlite.security import Principal, SecurityObject, check_admin
+from couchlite.security import Principal, SecurityObject, check_admin, is_admin
 from couchlite.snapshot import Snapshot
 from replicator import documents as replications
 
@@ -50,6 +50,22 @@ def check_reads_all(request: Request) -> None:
     """
     if not request.principal.is_admin and concerns(request):
         check_admin(request.database().security, request.principal)
+
+
+def only_document(request: Request) -> bytes | None:
+    """Where documents are searched: the id of the only one that the principal may read, their own in a users
+    database; None where there are no rules of its own, or for an admin.
+
+    :raises Unauthorized, Forbidden: none at all.
+    """
+    principal = request.principal
+    if principal.is_admin or not concerns(request):
+        return None
+    security = request.database().security
+    if is_replicator(request) or principal.name is None or is_admin(security, principal):
+        check_admin(security, principal)
+        return None
+    return (users.PREFIX + principal.name).encode()
 
 
 def shown(request: Request, revision: Revision) -> Revision:

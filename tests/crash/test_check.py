@@ -160,11 +160,11 @@ def _flip_in_record(space: Space, key: bytes | None = None) -> Callable[[LmdbEnv
 
     def change(engine: LmdbEnvironment) -> None:
         with engine._env.begin(write=True) as txn:
-            cursor = txn.cursor(db=engine.spaces[space])
+            cursor = txn.cursor(db=engine._opened.handles[space])
             assert cursor.first() if key is None else cursor.set_key(key)
             value = bytearray(cursor.value())
             value[len(value) // 2] ^= 1
-            assert txn.put(cursor.key(), bytes(value), db=engine.spaces[space])
+            assert txn.put(cursor.key(), bytes(value), db=engine._opened.handles[space])
 
     return change
 
@@ -172,7 +172,7 @@ def _flip_in_record(space: Space, key: bytes | None = None) -> Callable[[LmdbEnv
 def _empty(space: Space) -> Callable[[LmdbEnvironment], Any]:
     def change(engine: LmdbEnvironment) -> None:
         with engine._env.begin(write=True) as txn:
-            txn.drop(engine.spaces[space], delete=False)
+            txn.drop(engine._opened.handles[space], delete=False)
 
     return change
 

@@ -141,6 +141,24 @@ async def test_what_shows_all_members_is_for_admins(web: Site, method: str, path
     assert reply.status == 401 and b"derived_key" not in reply.body
 
 
+@pytest.mark.parametrize("indexed", [False, True])
+async def test_users_find_themselves_only(web: Site, indexed: bool) -> None:
+    web.server.config.set("couchdb", "users_db_security_editable", "true")
+    assert (await web.ask("PUT", "/_users/_security", {})).status == 200
+    for name in ("alice", "bob", "carol"):
+        document = {"type": "user", "name": name, "roles": [], "password": "secret"}
+        assert (await web.ask("PUT", f"/_users/org.couchdb.user:{name}", document)).status == 201
+    if indexed:
+        assert (
+            await web.ask("POST", "/_users/_index", {"index": {"fields": ["type", "name"]}})
+        ).status == 200
+    query = {"selector": {"type": "user"}, "fields": ["name"]}
+    everybody = (await web.ask("POST", "/_users/_find", query)).json()["docs"]
+    assert everybody == [{"name": "alice"}, {"name": "bob"}, {"name": "carol"}]
+    found = (await web.ask("POST", "/_users/_find", query, auth=("bob", "secret"))).json()
+    assert found["docs"] == [{"name": "bob"}]
+
+
 async def test_a_conflict_is_told_before_the_rules(web: Site) -> None:
     """As in CouchDB, where validation only runs on edits that could be made."""
     await web.ask("PUT", ALICE, user())
