@@ -56,11 +56,13 @@ class Connection(RequestHandler):
     """One connection. Errors of the protocol are answered as CouchDB words errors, and a target may hold
     UTF-8 that is not percent-encoded, which CouchDB takes and aiohttp's parser doesn't."""
 
-    __slots__ = ("_latest_body",)
+    __slots__ = ("_is_in_head", "_latest_body")
 
     def __init__(self, manager: web.Server, **options: Any) -> None:
         super().__init__(manager, **options)
         self._latest_body: StreamReader = EMPTY_PAYLOAD
+        self._is_in_head = False
+        """Whether what came last is the beginning of a request, whose rest is to come."""
 
     @property
     def is_busy(self) -> bool:
@@ -79,9 +81,11 @@ class Connection(RequestHandler):
         if body.is_eof() and not self._upgraded:
             if not data.isascii():
                 data = _escape_target(data)
-            if not data.startswith(_USUAL):
+            if not self._is_in_head and not data.startswith(_USUAL):
                 data = _with_known_method(data)
+        known = len(self._messages)
         super().data_received(data)
+        self._is_in_head = len(self._messages) == known and body.is_eof()
         if not self._messages:
             return
         message, self._latest_body = self._messages[-1]

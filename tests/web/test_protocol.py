@@ -148,6 +148,23 @@ async def test_a_connection_is_good_for_another_request_after_a_refused_body(web
     assert b"HTTP/1.1 200" in answer
 
 
+@pytest.mark.parametrize("at", range(1, 20))
+async def test_a_request_line_may_come_in_pieces(web: Site, at: int) -> None:
+    """Its rest may look like a request line of its own, with a method that nobody knows."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", web.port)
+    with contextlib.closing(writer):
+        message = (
+            b"PUT /db HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n"
+            + ADMIN_HEADER
+            + b"Connection: close\r\n\r\n"
+        )
+        writer.write(message[:at])
+        await asyncio.sleep(0.02)
+        writer.write(message[at:])
+        reply = parse(await asyncio.wait_for(reader.read(), 20))
+    assert reply.status == 201
+
+
 async def test_broken_chunks_are_told(web: Site) -> None:
     web.server.create("db")
     head = b"PUT /db/_security HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
