@@ -8,6 +8,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .main import Failure
 
+SCHEMES = ("http://", "https://")
+
 
 class Address(NamedTuple):
     base: str

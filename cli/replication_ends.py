@@ -28,10 +28,10 @@ from couchlite.security import SYSTEM
 from couchlite.server import Server
 from replicator import HttpPeer, Ledger, Limits, LocalPeer, Options, Peer, parse, tls_context
 
+from .address import SCHEMES
 from .main import Failure
 from .stores import require_data_directory
 
-URL_SCHEMES = ("http://", "https://")
 STANDALONE = "couchlite replicate"
 """Stands for the server in the ids of replications between two servers that are not ours."""
 
@@ -57,7 +57,7 @@ class Place:
 
 def place(text: str, access: Access, data_dir: Path, url: str | None, what: str) -> Place:
     """:param what: "source" or "target", for prompts and messages."""
-    if text.startswith(URL_SCHEMES):
+    if text.startswith(SCHEMES):
         return Place(_endpoint(text, access, what))
     directory, colon, name = text.rpartition(":")
     if not colon and url is not None:

@@ -58,14 +58,13 @@ def only_document(request: Request) -> bytes | None:
 
     :raises Unauthorized, Forbidden: none at all.
     """
-    principal = request.principal
-    if principal.is_admin or not concerns(request):
-        return None
-    security = request.database().security
-    if is_replicator(request) or principal.name is None or is_admin(security, principal):
-        check_admin(security, principal)
-        return None
-    return (users.PREFIX + principal.name).encode()
+    name = request.principal.name
+    is_users = request.database().name == users.database_name(request.server.config)
+    is_only_a_user = is_users and name is not None and not request.principal.is_admin
+    if is_only_a_user and not is_admin(request.database().security, request.principal):
+        return f"{users.PREFIX}{name}".encode()
+    check_reads_all(request)
+    return None
 
 
 def shown(request: Request, revision: Revision) -> Revision:

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from couchlite.errors import CouchliteError
 from couchlite.server import Server
 
+from ..address import SCHEMES
 from ..main import Failure
 from ..options import place_options
 from ..remote_store import TIMEOUT_S, RemoteStore, path_to
@@ -20,8 +21,6 @@ from .foreign import ForeignPlace
 from .local import LocalPlace
 from .places import ConflictPlace
 from .served import ServedPlace
-
-URL_SCHEMES = ("http://", "https://")
 
 
 class Places:
@@ -62,7 +61,7 @@ class Places:
 
         :raises NotFound: there is none.
         """
-        if database.startswith(URL_SCHEMES):
+        if database.startswith(SCHEMES):
             parts = urlsplit(database)
             rest, _, name = parts.path.rstrip("/").rpartition("/")
             if not name:

@@ -105,6 +105,8 @@ class Child:
                 cwd="/",
                 env={name: os.environ[name] for name in _ENVIRONMENT_KEPT if name in os.environ},
             )
+        # The stream writer holds Python's lock while it copies a request into the socket, and the kernel may
+        # let the child that wakes go first: a tenth of an index's build. This one sends without the lock.
         sender = ours.dup()
         sender.setblocking(False)
         try:

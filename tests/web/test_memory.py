@@ -12,6 +12,8 @@ import pytest
 from couchlite import Server
 from http_api import memory
 
+from ..waiting import wait_until
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="nothing is given back elsewhere")
 
 MIB = 1 << 20
@@ -44,9 +46,11 @@ def test_pages_that_were_read_are_let_go_when_the_work_is_over(tmp_path: Path) -
         work(memory.WORK_S)
         tidier.look()
         assert mapped_bytes() > 4 * MIB, "it was busy until now"
-        deadline = time.monotonic() + 30
-        while mapped_bytes() > MIB and time.monotonic() < deadline:
-            time.sleep(0.5)
+
+        def is_released() -> bool:
+            time.sleep(0.5)  # idle
             tidier.look()
-        assert mapped_bytes() < MIB
+            return mapped_bytes() < MIB
+
+        wait_until(is_released)
         assert database.get("7")["_id"] == "7"
