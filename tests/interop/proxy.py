@@ -42,8 +42,10 @@ class Proxy:
                 asyncio.start_server(self._forward, "127.0.0.1", 0), self._loop
             ).result()
             self.port = server.sockets[0].getsockname()[1]
-            yield self
-            self._loop.call_soon_threadsafe(server.close)
+            try:
+                yield self
+            finally:
+                self._loop.call_soon_threadsafe(server.close)
         finally:
             self._cut()
             self._loop.call_soon_threadsafe(self._loop.stop)

@@ -34,6 +34,7 @@ BATCH = 50
 IN_FLIGHT = 4 * BATCH
 """Documents in the stages and queues of a replication."""
 NO_ODD_ONES = "function(doc) { if (doc.odd) throw({forbidden: 'no odd ones'}); }"
+WORKERS = 2
 VICTIMS = ("source", "replicator", "target", "replicator")
 
 
@@ -118,15 +119,20 @@ class Asker:
                 self._target.request("POST", "/_replicate", self._body)
 
 
-def kill(victim: str, source: Site, target: Site, workers: set[int]) -> None:
-    """:param workers: the target's processes that answer requests."""
+def kill(victim: str, source: Site, target: Site) -> None:
     if victim == "replicator":
-        [replicator] = target.processes() - workers
-        os.kill(replicator, signal.SIGKILL)
+        # The workers are there from the start; it is started by the first who asks.
+        wait_until(lambda: len(target.processes()) > WORKERS)
+        os.kill(max(target.processes(), key=started_at), signal.SIGKILL)
         return
     killed = source if victim == "source" else target
     killed.kill()
     killed.start_again()
+
+
+def started_at(pid: int) -> int:
+    """When a process began, in the kernel's ticks."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 @pytest.mark.timeout(240)
@@ -135,7 +141,6 @@ def test_killed_at_random_moments_it_completes_and_repeats_little(ends: tuple[Si
     chance = random.Random(5)
     watch = Watch(target)
     repeatable = []
-    workers = target.processes()
     # Slow enough for the kills to come in the middle.
     with Proxy(source.port, delay_s=0.02).running() as proxy:
         body = {
@@ -153,10 +158,8 @@ def test_killed_at_random_moments_it_completes_and_repeats_little(ends: tuple[Si
                 before = watch.look()
                 wait_until(lambda before=before: watch.look() > before, 30)
                 watch.look_for(chance.uniform(0.3, 1.2))
-                kill(victim, source, target, workers)
+                kill(victim, source, target)
                 repeatable.append(watch.since(watch.seen[-1][0] - CHECKPOINT_S - SLACK_S))
-                if victim == "target":
-                    workers = target.processes()
             assert watch.look() < DOCS - REFUSED, "too late to interrupt"
         told = target.ask("POST", "/_replicate", body | {"retries_per_request": 5})
         assert told["ok"] is True
